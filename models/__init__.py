@@ -1,0 +1,1 @@
+"""Neural networks (never database rows): architectures, initialisation and their registry."""

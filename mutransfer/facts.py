@@ -1,0 +1,52 @@
+"""What only a worker can know of a study before its first trial: recorded once, read by plan, recipe and page."""
+
+from mutransfer.base import Value
+from mutransfer.errors import ScalingError
+from mutransfer.roles import ParameterInfo, ParameterRole, parameter_info
+from mutransfer.trial import Environment
+
+
+class ParameterRecord(Value):
+    """A ParameterInfo as JSON."""
+
+    name: str
+    role: str
+    shape: tuple[int, ...]
+
+    @classmethod
+    def of(cls, info: ParameterInfo) -> "ParameterRecord":
+        """The record of one parameter."""
+        return cls(name=info.name, role=info.role.value, shape=info.shape)
+
+    def info(self) -> ParameterInfo:
+        """The parameter this record describes."""
+        return parameter_info(self.name, ParameterRole(self.role), self.shape)
+
+
+class ModelRecord(Value):
+    """The parameters of a model of the user's own at one width, as it was built."""
+
+    width: int
+    depth: int
+    parameters: tuple[ParameterRecord, ...]
+
+    def infos(self) -> tuple[ParameterInfo, ...]:
+        """All parameters, in module order."""
+        return tuple(record.info() for record in self.parameters)
+
+
+class StudyFacts(Value):
+    """Facts of the data, the environment and, for a model of the user's own, its parameters at two widths or more."""
+
+    vocab: int
+    train_tokens: int
+    heldout_tokens: int
+    environment: Environment
+    own_models: tuple[ModelRecord, ...] = ()
+
+    def own_model(self, width: int, depth: int) -> ModelRecord:
+        """The recorded model of one size. Raises ScalingError when it was never built."""
+        for record in self.own_models:
+            if (record.width, record.depth) == (width, depth):
+                return record
+        raise ScalingError(f"the model was not built at width {width}, depth {depth}")

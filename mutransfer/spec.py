@@ -1,0 +1,425 @@
+"""The study format, version 1: what a person asks. YAML and JSON alike; see docs/guide/study-format.md.
+
+Learning rates are in octaves (log2 of the base learning rate), horizons in steps or tokens, decay independent of the
+learning rate. Each class is frozen and refuses fields it does not know. `parse_study` is the way in: it turns every
+fault into a `Problem` that names the field.
+"""
+
+from collections.abc import Iterator, Mapping
+from enum import StrEnum
+import re
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
+
+from mutransfer.algorithms import MATRIX_ALGORITHMS, OPTIONS, Algorithm, OptimizerOptions
+from mutransfer.base import Value, digest
+from mutransfer.errors import Problem, SpecError
+
+BUILTIN_FAMILIES = ("nanogpt", "mlp")
+OWN_FAMILY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+
+Width = Annotated[int, Field(ge=1, le=1_048_576)]
+Octaves = Annotated[float, Field(ge=-64.0, le=64.0)]
+
+
+def _fault(field: str, message: str) -> PydanticCustomError:
+    """An error that names its own field, for checks that see several fields at once."""
+    return PydanticCustomError("study", "{message}", {"field": field, "message": message})
+
+
+class ReadoutInit(StrEnum):
+    """How the readout starts (scaling-rules.md, Initialisation)."""
+
+    ZERO = "zero"  # (a) W = 0
+    INVERSE_WIDTH = "inverse_width"  # (b) std sqrt(d_in_base) / d_in under μP, 1/sqrt(d_in) under SP
+    MULTIPLIER = "multiplier"  # (c) constant std 1/sqrt(d_in_base), forward multiplier 1/r_in; SP as in (b)
+
+
+class InitSpec(Value):
+    """Initial standard deviations; they hold for SP and μP alike."""
+
+    embedding_std: Annotated[float, Field(gt=0.0)] = 1.0
+    residual_out: Literal["fan_in", "zero"] = "fan_in"
+    readout: ReadoutInit = ReadoutInit.ZERO
+
+
+class ModelSpec(Value):
+    """The architecture, all but its width. `depth` counts blocks; exactly one of `head_dim` and `heads` is fixed."""
+
+    family: str = "nanogpt"
+    depth: Annotated[int, Field(ge=1, le=1000)] = 2
+    head_dim: Annotated[int, Field(ge=1)] | None = None
+    heads: Annotated[int, Field(ge=1)] | None = None
+    mlp_ratio: Annotated[int, Field(ge=1, le=64)] = 4
+    context: Annotated[int, Field(ge=1, le=1_048_576)] = 32
+    norm: Literal["rmsnorm", "layernorm"] = "rmsnorm"
+    norm_gain: bool = False
+    qk_norm: bool = False
+    tied: bool = False
+    residual_alpha: Annotated[float, Field(ge=0.0, le=2.0)] = 1.0
+    init: InitSpec = InitSpec()
+    options: dict[str, str | int | float | bool] = {}
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the family is the user's own `package.module:build`."""
+        return self.family not in BUILTIN_FAMILIES
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.is_own and not OWN_FAMILY.fullmatch(self.family):
+            known = ", ".join(BUILTIN_FAMILIES)
+            raise _fault(
+                "family", f"unknown model family {self.family!r}: use {known} or your own package.module:build"
+            )
+        if self.family == "nanogpt" and (self.head_dim is None) == (self.heads is None):
+            raise _fault("head_dim", "fix exactly one of head_dim (head size) and heads (head count)")
+        if self.family == "mlp" and (self.head_dim, self.heads) != (None, None):
+            raise _fault("head_dim", "an mlp has no attention: leave out head_dim and heads")
+        if self.options and not self.is_own:
+            raise _fault("options", "only a model of your own (package.module:build) takes options")
+        return self
+
+
+class DataSpec(Value):
+    """Where text comes from and how it becomes tokens."""
+
+    source: Annotated[str, Field(min_length=1, max_length=4096)] = "stdlib"
+    tokenizer: Annotated[str, Field(min_length=1, max_length=4096)] = "printable"
+
+    @property
+    def kind(self) -> str:
+        """`stdlib`, `text`, `bin`, `parquet` or `jsonl`."""
+        return self.source.partition(":")[0]
+
+    @property
+    def path(self) -> str | None:
+        """The local path in `source`, without a `#COLUMN`; None for `stdlib`."""
+        _, _, rest = self.source.partition(":")
+        return rest.rpartition("#")[0] or rest if rest else None
+
+    @property
+    def column(self) -> str:
+        """The text column of a parquet or jsonl source (`text` when not given)."""
+        before, _, after = self.source.partition(":")[2].rpartition("#")
+        return after if before else "text"
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        kinds = ("stdlib", "text", "bin", "parquet", "jsonl")
+        if self.kind not in kinds:
+            raise _fault(
+                "source",
+                f"unknown data source {self.source!r}: use stdlib, or one of text:PATH, bin:PATH, "
+                "parquet:PATH#COLUMN, jsonl:PATH#COLUMN",
+            )
+        if (self.path is None) != (self.kind == "stdlib"):
+            raise _fault("source", f"{self.kind!r} {'takes no path' if self.kind == 'stdlib' else 'needs a path'}")
+        if self.tokenizer not in ("bytes", "printable") and not self.tokenizer.endswith(".json"):
+            raise _fault(
+                "tokenizer",
+                f"unknown tokenizer {self.tokenizer!r}: use bytes, printable or a path to a tokenizers .json file",
+            )
+        return self
+
+
+class TrainSpec(Value):
+    """How each trial trains. Exactly one of `steps`, `tokens`, `tokens_per_parameter` sets the horizon."""
+
+    batch: Annotated[int, Field(ge=1, le=1_000_000)] = 32
+    steps: Annotated[int, Field(ge=1)] | None = None
+    tokens: Annotated[int, Field(ge=1)] | None = None
+    tokens_per_parameter: Annotated[float, Field(gt=0.0)] | None = None
+    schedule: Literal["linear", "cosine", "constant", "wsd"] = "linear"
+    warmup: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
+    clip: Annotated[float, Field(gt=0.0)] | None = 1.0
+    weight_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    weight_decay_kappa: Literal["auto"] | Annotated[float, Field(ge=0.0, le=2.0)] = "auto"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if sum(given is not None for given in (self.steps, self.tokens, self.tokens_per_parameter)) != 1:
+            raise _fault("steps", "give exactly one of steps, tokens and tokens_per_parameter")
+        return self
+
+    @property
+    def kappa(self) -> float:
+        """The exponent of weight decay in width: 1 for compute-optimal runs (Q25), 0 at constant steps or tokens."""
+        if self.weight_decay_kappa != "auto":
+            return self.weight_decay_kappa
+        return 1.0 if self.tokens_per_parameter is not None else 0.0
+
+    def horizon_steps(self, *, context: int, parameters: int) -> int:
+        """Steps of a trial with `parameters` scalars and sequences of `context` tokens (at least 1)."""
+        if self.steps is not None:
+            return self.steps
+        tokens = self.tokens if self.tokens is not None else (self.tokens_per_parameter or 0.0) * parameters
+        return max(1, round(tokens / (self.batch * context)))
+
+
+class AxisSpec(Value):
+    """Values of the axis: the base where all multipliers are 1, where LRs are searched, where they are transferred."""
+
+    base: Width
+    proxy: Annotated[tuple[Width, ...], Field(min_length=1, max_length=32)]
+    targets: Annotated[tuple[Width, ...], Field(max_length=32)] = ()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for field, values in (("proxy", self.proxy), ("targets", self.targets)):
+            if list(values) != sorted(set(values)):
+                raise _fault(field, f"{list(values)} must rise without repeats")
+        if self.targets and self.targets[0] <= self.proxy[-1]:
+            raise _fault(
+                "targets",
+                f"every target must be larger than the largest proxy {self.proxy[-1]}, but {self.targets[0]} is not",
+            )
+        return self
+
+    @property
+    def values(self) -> tuple[int, ...]:
+        """Proxies and targets, rising."""
+        return self.proxy + self.targets
+
+
+class Parametrization(StrEnum):
+    """SP: everything unscaled, the control. MUP: maximal update."""
+
+    SP = "sp"
+    MUP = "mup"
+
+
+def _known_optimizer(value: Any) -> Any:
+    known = ", ".join(OPTIONS)
+    if value not in list(Algorithm):
+        raise ValueError(f"unknown optimizer {value!r}: use one of {known}")
+    return value
+
+
+class ArmSpec(Value):
+    """One contender: an optimizer with its options under one parametrization."""
+
+    optimizer: Annotated[Algorithm, BeforeValidator(_known_optimizer)]
+    parametrization: Parametrization = Parametrization.MUP
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")] = ""
+    options: dict[str, Any] = {}
+    rule: Literal["published", "derived"] = "published"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_name(cls, data: Any) -> Any:
+        if isinstance(data, Mapping) and not data.get("name"):
+            return {**data, "name": f"{data.get('optimizer')}-{data.get('parametrization', Parametrization.MUP)}"}
+        return data
+
+    @model_validator(mode="after")
+    def _check_options(self) -> Self:
+        try:
+            self.resolved_options()
+        except ValidationError as error:
+            first = error.errors()[0]
+            path = ".".join(str(part) for part in ("options", *first["loc"]))
+            known = ", ".join(OPTIONS[self.optimizer].model_fields)
+            raise _fault(path, f"{first['msg']} ({self.optimizer} takes {known})") from None
+        return self
+
+    def resolved_options(self) -> OptimizerOptions:
+        """The options with all defaults filled in."""
+        return OPTIONS[self.optimizer].model_validate(self.options)
+
+    @property
+    def is_matrix_optimizer(self) -> bool:
+        """Whether embeddings, readout and vectors train by AdamW beside the named optimizer."""
+        return self.optimizer in MATRIX_ALGORITHMS
+
+
+class LrGrid(Value):
+    """The lattice of learning rates in octaves: where the search starts, its coarse step, how far it may go."""
+
+    low: Octaves = -8.0
+    high: Octaves = -3.0
+    step: Annotated[float, Field(gt=0.0, le=8.0)] = 1.0
+    limit: tuple[Octaves, Octaves] = (-20.0, 4.0)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.low >= self.high:
+            raise _fault("low", f"the LR range is empty: low {self.low:g} must be below high {self.high:g}")
+        if self.high - self.low < self.step:
+            raise _fault("step", f"a step of {self.step:g} leaves one point between {self.low:g} and {self.high:g}")
+        if not self.limit[0] <= self.low < self.high <= self.limit[1]:
+            raise _fault("limit", f"{list(self.limit)} must enclose low {self.low:g} and high {self.high:g}")
+        return self
+
+    def coarse(self) -> tuple[float, ...]:
+        """The grid a curve starts from, rising."""
+        count = int((self.high - self.low) / self.step + 1e-9) + 1
+        return tuple(round(self.low + index * self.step, 6) for index in range(count))
+
+
+class SeedRange(Value):
+    """Seeds a learning rate: `min` at first, up to `max` while the optimum's interval is too wide."""
+
+    min: Annotated[int, Field(ge=1, le=64)] = 2
+    max: Annotated[int, Field(ge=1, le=64)] = 4
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.min > self.max:
+            raise _fault("min", f"{self.min} seeds at least, but {self.max} at most")
+        return self
+
+
+class SearchSpec(Value):
+    """How the optimum is looked for at each width (verdict.md, The search)."""
+
+    algorithm: Literal["bracket", "grid"] = "bracket"
+    lr_octaves: LrGrid = LrGrid()
+    seeds: SeedRange = SeedRange()
+    early_stopping: Literal["none"] = "none"
+
+
+class VerdictSpec(Value):
+    """The study's own tolerances, printed with every verdict."""
+
+    drift_tolerance_octaves: Annotated[float, Field(gt=0.0)] = 1.0
+    regret_tolerance_nats: Annotated[float, Field(gt=0.0)] = 0.01
+
+
+class EvalSpec(Value):
+    """Size of the one held-out token set that every trial's loss is a mean over."""
+
+    tokens: Annotated[int, Field(ge=1)] = 65_536
+
+
+class ResourceSpec(Value):
+    """What one trial takes, and how many run at once (`auto`: as many as fit)."""
+
+    devices_per_trial: Annotated[int, Field(ge=1, le=1)] = 1
+    cpus_per_trial: Annotated[int, Field(ge=1, le=256)] = 1
+    max_concurrent: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
+
+
+class Verification(StrEnum):
+    """How targets are checked. Only FULL can end in *transfers*."""
+
+    FULL = "full"
+    POINT = "point"
+    NONE = "none"
+
+
+class StudySpec(Value):
+    """One question: does the optimal learning rate of these arms transfer over these widths (or depths)?"""
+
+    version: Literal[1] = 1
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,99}$")]
+    project: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")] = "default"
+    model: ModelSpec
+    data: DataSpec = DataSpec()
+    train: TrainSpec
+    widths: AxisSpec
+    depth: AxisSpec | None = None
+    eval: EvalSpec = EvalSpec()
+    verify: Verification = Verification.FULL
+    arms: Annotated[tuple[ArmSpec, ...], Field(min_length=1, max_length=64)]
+    search: SearchSpec = SearchSpec()
+    verdict: VerdictSpec = VerdictSpec()
+    resources: ResourceSpec = ResourceSpec()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        self._check_names()
+        self._check_axis()
+        self._check_heads()
+        self._check_tying()
+        return self
+
+    def _check_names(self) -> None:
+        names = [arm.name for arm in self.arms]
+        for index, name in enumerate(names):
+            if name in names[:index]:
+                raise _fault(f"arms.{index}.name", f"two arms are called {name!r}: give one of them a name of its own")
+
+    def _check_axis(self) -> None:
+        if self.depth is None:
+            return
+        if self.widths.targets or len(self.widths.proxy) != 1:
+            raise _fault(
+                "widths", "a study over depth keeps one width: widths.proxy has one entry, widths.targets none"
+            )
+        if self.model.family == "mlp":
+            raise _fault("depth", "an mlp has no residual branches: depth does not transfer; use nanogpt")
+
+    def _check_heads(self) -> None:
+        fixed, field = (self.model.head_dim, "head_dim") if self.model.head_dim else (self.model.heads, "heads")
+        for width in {self.widths.base, *self.widths.values} if fixed else ():
+            if fixed and width % fixed:
+                raise _fault("widths", f"width {width} is not divisible by model.{field} = {fixed}")
+
+    def _check_tying(self) -> None:
+        if not self.model.tied:
+            return
+        for index, arm in enumerate(self.arms):
+            if arm.parametrization is Parametrization.MUP:
+                raise _fault(
+                    f"arms.{index}.parametrization",
+                    "tied embeddings cannot train under mup: one matrix would "
+                    "need the embedding's learning rate and the readout's at once; set model.tied to false",
+                )
+        raise _fault("model.tied", "tied embeddings are not supported")
+
+    @property
+    def axis_name(self) -> Literal["width", "depth"]:
+        """What grows along this study."""
+        return "width" if self.depth is None else "depth"
+
+    @property
+    def axis(self) -> AxisSpec:
+        """The growing axis."""
+        return self.widths if self.depth is None else self.depth
+
+    def size_at(self, axis_value: int) -> tuple[int, int]:
+        """(width, depth) of the models at one value of the axis."""
+        if self.depth is None:
+            return axis_value, self.model.depth
+        return self.widths.proxy[0], axis_value
+
+    @property
+    def base_size(self) -> tuple[int, int]:
+        """(width, depth) of the base model, where every multiplier is 1."""
+        if self.depth is None:
+            return self.widths.base, self.model.depth
+        return self.widths.base, self.depth.base
+
+    def digest(self) -> str:
+        """Identity of the question: equal specs, however written, have equal digests."""
+        return digest(self.model_dump(mode="json"))
+
+
+def _problems(error: ValidationError) -> Iterator[Problem]:
+    for fault in error.errors():
+        prefix = [str(part) for part in fault["loc"]]
+        context = fault.get("ctx", {})
+        own = context.get("field") if fault["type"] == "study" else None
+        message = fault["msg"].removeprefix("Value error, ")
+        if fault["type"] == "extra_forbidden":
+            message = "unknown field: check the spelling against docs/guide/study-format.md"
+        yield Problem(field=".".join([*prefix, own] if own else prefix), message=message)
+
+
+def parse_study(document: Any) -> StudySpec:
+    """Build a StudySpec from a parsed YAML or JSON document.
+
+    Raises SpecError with one Problem a fault, each naming its field.
+    """
+    if not isinstance(document, Mapping):
+        raise SpecError.at("", f"a study is a mapping of fields, this is {type(document).__name__}")
+    try:
+        return StudySpec.model_validate(dict(document))
+    except ValidationError as error:
+        found = list(_problems(error))
+        # A faulty element makes pydantic report its container as too short as well: keep the inner fault only.
+        raise SpecError([p for p in found if not any(q.field.startswith(p.field + ".") for q in found)]) from None

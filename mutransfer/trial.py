@@ -1,0 +1,118 @@
+"""One training run: what defines it, what identifies it, what came out of it."""
+
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from mutransfer.base import Value, digest
+from mutransfer.spec import ArmSpec, DataSpec, EvalSpec, ModelSpec, StudySpec, TrainSpec
+
+
+class TrialSpec(Value):
+    """Everything that determines a run but the machine it runs on: never the study or the phase it serves.
+
+    `lr_octaves` is log2 of the base learning rate; `base_width`, `base_depth` name the model where all multipliers
+    are 1. Seeds are shared by all arms and rates: seed s means the same data order and the same draws everywhere.
+    """
+
+    model: ModelSpec
+    data: DataSpec
+    train: TrainSpec
+    eval: EvalSpec
+    arm: ArmSpec
+    width: int
+    depth: int
+    base_width: int
+    base_depth: int
+    lr_octaves: float
+    seed: Annotated[int, Field(ge=0)]
+
+    @property
+    def base_lr(self) -> float:
+        """The base learning rate, dimensionless."""
+        return float(2.0**self.lr_octaves)
+
+
+class Environment(Value):
+    """What else a result depends on. `nonce` makes runs unique on purpose (nightly fire time, `--fresh`)."""
+
+    data_fingerprint: str
+    code_digest: str
+    torch_version: str
+    device_type: str
+    nonce: str = ""
+
+
+def trial_key(trial: TrialSpec, environment: Environment) -> str:
+    """The content key: equal keys mean that the finished result of one run answers for the other.
+
+    The arm's display name is left out and its options are resolved, so that renaming an arm or spelling out a
+    default still finds the known result.
+    """
+    document = trial.model_dump(mode="json")
+    document["arm"] = {
+        "optimizer": trial.arm.optimizer.value,
+        "parametrization": trial.arm.parametrization.value,
+        "rule": trial.arm.rule,
+        "options": trial.arm.resolved_options().model_dump(mode="json"),
+    }
+    document["lr_octaves"] = f"{trial.lr_octaves:.4f}"
+    return digest({"trial": document, "environment": environment.model_dump(mode="json")})
+
+
+def trial_spec(study: StudySpec, arm: ArmSpec, axis_value: int, lr_octaves: float, seed: int) -> TrialSpec:
+    """The trial of `study` for one arm at one value of the axis, one rate and one seed."""
+    width, depth = study.size_at(axis_value)
+    base_width, base_depth = study.base_size
+    return TrialSpec(
+        model=study.model.model_copy(update={"depth": depth}), data=study.data, train=study.train, eval=study.eval,
+        arm=arm, width=width, depth=depth, base_width=base_width, base_depth=base_depth,
+        lr_octaves=round(lr_octaves, 4), seed=seed,
+    )  # fmt: skip
+
+
+class TrialStatus(StrEnum):
+    """How a trial ended. DIVERGED is a result; FAILED is not, and never enters a curve."""
+
+    FINISHED = "finished"
+    DIVERGED = "diverged"
+    FAILED = "failed"
+
+
+class HistoryPoint(Value):
+    """Training loss (nats per token, mean since the previous point) after `step` steps."""
+
+    step: int
+    train_loss_nats: float | None
+
+
+class TrialResult(Value):
+    """What one run measured. `loss_nats` is the held-out loss at the last step, None when the run diverged."""
+
+    status: Literal[TrialStatus.FINISHED, TrialStatus.DIVERGED]
+    loss_nats: float | None
+    initial_loss_nats: float
+    train_loss_nats: float | None
+    history: tuple[HistoryPoint, ...] = ()
+    diverged_at_step: int | None = None
+    reason: str = ""
+    steps: int
+    tokens: int
+    parameters: int
+    device_seconds: float
+    device: str
+    resumed_from_step: int = 0
+
+
+class Observation(Value):
+    """One finished trial as the search and the fit see it: a point of a curve."""
+
+    lr_octaves: float
+    seed: int
+    loss_nats: float | None
+
+    @property
+    def diverged(self) -> bool:
+        """Whether the run diverged: worse than any finite loss, never part of a fit."""
+        return self.loss_nats is None
