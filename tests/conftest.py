@@ -7,7 +7,6 @@
 from collections.abc import Callable, Iterator
 import os
 from pathlib import Path
-import shutil
 
 import pytest
 
@@ -23,10 +22,10 @@ os.environ.update(
     GIT_PYTHON_REFRESH="quiet",
 )
 
+from tests.browser import find_chromium  # noqa: E402
 from tests.postgres_server import PostgresServer, database_factory, drop_databases, running_server  # noqa: E402
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
 @pytest.fixture(scope="session")
@@ -63,17 +62,6 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         return f"sqlite:///{tmp_path / 'contract.db'}"
     url: str = request.getfixturevalue("postgres_url")
     return url
-
-
-def find_chromium() -> str | None:
-    """A Chromium: $CHROMIUM, the system's, or one that `playwright install chromium` fetched."""
-    named = [os.environ["CHROMIUM"]] if os.environ.get("CHROMIUM") else []
-    for name in (*named, *BROWSERS):
-        if found := shutil.which(name):
-            return found
-    cache = Path(os.environ.get("PLAYWRIGHT_BROWSERS_PATH") or Path.home() / ".cache/ms-playwright")
-    fetched = sorted(cache.glob("chromium-*/chrome-linux*/chrome"))
-    return str(fetched[-1]) if fetched else None
 
 
 @pytest.fixture(scope="session")

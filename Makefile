@@ -1,0 +1,65 @@
+# mutransfer. `make` or `make help` lists what there is; every target stands alone and may be run again.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+# Install choices, documented in README.md. They are part of the environment's stamp: changing one reinstalls.
+PYTHON ?=
+TORCH_SPEC ?= torch==2.13.0
+TORCH_INDEX ?=
+export PYTHON TORCH_SPEC TORCH_INDEX
+
+# Options of single targets.
+ARGS ?=
+DEMO_PORT ?= 8400
+export DEMO_PORT
+
+# Relative on purpose: the checkout may live under a path with spaces.
+BIN := .venv/bin
+
+.PHONY: help venv demo test prepare-tests check format bench up clean distclean wheel
+
+help: ## list the targets
+	@printf 'mutransfer: which learning rate do I set at full width, and how sure are you?\n\n'
+	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sort | sed -E 's/^([a-z-]+):.*## (.*)/  \1|\2/' | column -t -s '|' 2>/dev/null \
+	  || grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST))
+	@printf '\nvariables: PYTHON=python3.12  TORCH_SPEC="%s"  TORCH_INDEX=URL  DEMO_PORT=%s  ARGS="pytest arguments"\n' "$(TORCH_SPEC)" "$(DEMO_PORT)"
+
+venv: ## create .venv/ and install everything (instant when nothing changed)
+	@bash scripts/venv.sh
+
+demo: venv ## a transfer study from submission to verdict, with its dashboard; saves a report into reports/
+	@$(BIN)/python scripts/demo.py
+
+up: venv ## the embedded service on http://127.0.0.1:8400, home .mutransfer/, until Ctrl-C
+	@$(BIN)/python -m service.cli up --home .mutransfer --port 8400
+
+prepare-tests: venv
+	@bash scripts/prepare_tests.sh
+
+test: prepare-tests ## the whole test suite (installs PostgreSQL and Chromium where it may); ARGS="-k name"
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: venv ## style, types and import directions
+	@$(BIN)/python -m ruff format --check .
+	@$(BIN)/python -m ruff check .
+	@$(BIN)/python -m mypy
+	@$(BIN)/lint-imports
+
+format: venv ## format the code and mend what ruff can mend
+	@$(BIN)/python -m ruff format .
+	@$(BIN)/python -m ruff check --fix .
+
+bench: venv ## orchestration overhead a trial against plain Ray Tune; coverage of the fit's intervals
+	@$(BIN)/python -m benchmarks.overhead
+	@$(BIN)/python -m benchmarks.coverage
+
+wheel: venv ## build the wheel into dist/
+	@$(BIN)/python -m pip wheel . --no-deps --wheel-dir dist
+
+clean: ## remove caches and build outputs
+	@rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	@find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -rf {} +
+
+distclean: clean ## clean, and remove .venv/ and the demo's home too
+	@rm -rf .venv .demo
