@@ -1,0 +1,102 @@
+"""From scaling numbers to a torch optimizer: parameters with equal numbers share a group, groups an algorithm.
+
+The numbers live in the group dictionaries and in `ModelScaling`, never as attributes on parameters: those do not
+survive saving, wrapping or sharding.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from mutransfer.algorithms import AdamWOptions, Algorithm, MuonOptions, SGDOptions
+from mutransfer.errors import ScalingError
+from mutransfer.parametrize import ModelScaling, ParameterScaling
+from mutransfer.trial import TrialSpec
+from optimizers.composite import Composite
+from optimizers.muon import Muon
+from optimizers.sgd import SGD
+
+Group = dict[str, Any]
+
+
+def build_optimizer(
+    named_parameters: Iterable[tuple[str, Tensor]], scaling: ModelScaling, trial: TrialSpec
+) -> Optimizer:
+    """One optimizer over all parameters, at the peak learning rates of `trial`.
+
+    Each group carries `names`, `algorithm`, peak `lr`, `weight_decay` (per unit of LR, as torch multiplies them) and
+    the algorithm's options. Raises ScalingError unless every parameter is in exactly one group.
+    """
+    groups = param_groups(named_parameters, scaling, trial)
+    by_algorithm: dict[Algorithm, list[Group]] = {}
+    for group in groups:
+        by_algorithm.setdefault(Algorithm(group["algorithm"]), []).append(group)
+    optimizers = [_BUILDERS[algorithm](members) for algorithm, members in by_algorithm.items()]
+    return optimizers[0] if len(optimizers) == 1 else Composite(optimizers)
+
+
+def param_groups(
+    named_parameters: Iterable[tuple[str, Tensor]], scaling: ModelScaling, trial: TrialSpec
+) -> list[Group]:
+    """The groups of `build_optimizer`, in order of first appearance."""
+    parameters = dict(named_parameters)
+    scaled = {p.info.name: p for p in scaling.parameters}
+    if parameters.keys() != scaled.keys():
+        raise ScalingError(f"no group, or two, for {sorted(parameters.keys() ^ scaled.keys())}")
+    groups: dict[tuple[Any, ...], Group] = {}
+    for name, parameter in parameters.items():
+        settings = _settings(scaled[name], trial)
+        group = groups.setdefault(tuple(settings.items()), {"params": [], "names": [], **settings})
+        group["params"].append(parameter)
+        group["names"].append(name)
+    return list(groups.values())
+
+
+def _settings(scaled: ParameterScaling, trial: TrialSpec) -> Group:
+    """Everything of a group but its parameters; equal settings mean one group."""
+    lr = scaled.lr(trial.base_lr)
+    return {
+        "algorithm": scaled.algorithm.value,
+        "lr": lr,
+        "weight_decay": scaled.weight_decay / lr,
+        **_options(scaled, trial),
+    }
+
+
+def _options(scaled: ParameterScaling, trial: TrialSpec) -> Group:
+    options = trial.arm.resolved_options()
+    match scaled.algorithm, options:
+        case Algorithm.ADAMW, AdamWOptions():
+            return {"betas": options.betas, "eps": scaled.eps}
+        case Algorithm.ADAMW, MuonOptions():
+            return {"betas": options.adamw_betas, "eps": scaled.eps}
+        case Algorithm.SGD, SGDOptions():
+            return {"momentum": options.momentum, "nesterov": options.nesterov}
+        case Algorithm.MUON, MuonOptions():
+            return {
+                "momentum": options.momentum,
+                "nesterov": options.nesterov,
+                "scale": options.scale.value,
+                "newton_schulz_steps": options.newton_schulz_steps,
+                "eps": scaled.eps,
+            }
+    raise ScalingError(f"{trial.arm.optimizer} cannot train {scaled.info.name} by {scaled.algorithm}")
+
+
+def _adamw(groups: list[Group]) -> Optimizer:
+    # Fused: one kernel a group. On a CPU it is four times faster than the loop and foreach does not help.
+    return torch.optim.AdamW(groups, fused=True)
+
+
+def _sgd(groups: list[Group]) -> Optimizer:
+    return SGD(groups, fused=True)
+
+
+_BUILDERS: dict[Algorithm, Callable[[list[Group]], Optimizer]] = {
+    Algorithm.ADAMW: _adamw,
+    Algorithm.SGD: _sgd,
+    Algorithm.MUON: Muon,
+}

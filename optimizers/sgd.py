@@ -1,0 +1,22 @@
+"""SGD with heavy-ball momentum, as torch's, and decoupled decay, as every algorithm here."""
+
+from collections.abc import Callable
+
+import torch
+
+
+class SGD(torch.optim.SGD):
+    """torch's SGD with decay on the weights rather than in the gradient, as everywhere here."""
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """Shrink by `lr * weight_decay`, then step without decay."""
+        decays = [group["weight_decay"] for group in self.param_groups]
+        for group, decay in zip(self.param_groups, decays, strict=True):
+            if decay:
+                torch._foreach_mul_([p for p in group["params"] if p.grad is not None], 1.0 - group["lr"] * decay)
+            group["weight_decay"] = 0.0
+        loss: float | None = super().step(closure)
+        for group, decay in zip(self.param_groups, decays, strict=True):
+            group["weight_decay"] = decay
+        return loss
