@@ -30,8 +30,14 @@ find_python() {
   fail "Python 3.11 or newer is needed (found: $(python3 --version 2>&1 || true)). Install it, or name one: make venv PYTHON=/path/to/python3.11"
 }
 
+# What the installation depends on: of pyproject.toml the dependencies and entry points, not the settings of the tools.
 stamp() {
-  { cat pyproject.toml; printf '%s\n' "$TORCH_SPEC" "$TORCH_INDEX" "$PWD"; .venv/bin/python -VV; } | sha256sum | cut -d' ' -f1
+  .venv/bin/python - "$TORCH_SPEC" "$TORCH_INDEX" "$PWD" <<'PY'
+import hashlib, sys, tomllib
+document = tomllib.load(open("pyproject.toml", "rb"))
+parts = [document["build-system"], document["project"], sys.version, sys.argv[1:]]
+print(hashlib.sha256(repr(parts).encode()).hexdigest())
+PY
 }
 
 if [ -x .venv/bin/python ] && [ -f .venv/stamp ] && [ "$(cat .venv/stamp)" = "$(stamp 2>/dev/null)" ]; then
