@@ -23,6 +23,8 @@ from workers.schedule import schedule_factor
 
 #: Sequences a forward pass of the evaluation; part of the fixed evaluation, so that sums are taken in one order.
 EVAL_BATCH = 64
+#: Points of a full history. They sit at fixed steps, however a run was sliced or interrupted.
+HISTORY_POINTS = 50
 
 
 class Trainer:
@@ -54,6 +56,8 @@ class Trainer:
         self.resumed_from_step = 0
         self.reason = ""
         self.history: list[HistoryPoint] = []
+        self._history_stride = -(-self.steps // HISTORY_POINTS)
+        self._since_point: list[float] = []
         warmup_steps = round(trial.train.warmup * self.steps)
         self.monitor = DivergenceMonitor(vocab=data.vocab, warmup_steps=warmup_steps)
         self.model.train()
@@ -65,16 +69,14 @@ class Trainer:
 
     def run(self, steps: int) -> HistoryPoint:
         """Take up to `steps` updates; returns the mean training loss over them (None when it is not finite)."""
-        started, losses = time.perf_counter(), []
+        started, losses = time.perf_counter(), list[float]()
         for _ in range(steps):
             if self.done:
                 break
             losses.append(self._step())
+            self._record(losses[-1])
         self.device_seconds += time.perf_counter() - started
-        mean = sum(losses) / len(losses) if losses else math.nan
-        point = HistoryPoint(step=self.step_index, train_loss_nats=mean if math.isfinite(mean) else None)
-        self.history.append(point)
-        return point
+        return _point(self.step_index, losses)
 
     def finish(self) -> TrialResult:
         """Evaluate on the held-out set and report. Call once, when `done`."""
@@ -120,6 +122,7 @@ class Trainer:
             "device_seconds": self.device_seconds,
             "reason": self.reason,
             "history": [point.model_dump() for point in self.history],
+            "since_point": list(self._since_point),
             "initial_loss_nats": self.monitor.initial_loss_nats,
             "recent": list(self.monitor.recent),
         }
@@ -132,8 +135,15 @@ class Trainer:
         self.device_seconds = state["device_seconds"]
         self.reason = state["reason"]
         self.history = [HistoryPoint.model_validate(point) for point in state["history"]]
+        self._since_point = list(state["since_point"])
         self.monitor.initial_loss_nats = state["initial_loss_nats"]
         self.monitor.recent = list(state["recent"])
+
+    def _record(self, loss_nats: float) -> None:
+        self._since_point.append(loss_nats)
+        if self.done or self.step_index % self._history_stride == 0:
+            self.history.append(_point(self.step_index, self._since_point))
+            self._since_point = []
 
     def _step(self) -> float:
         train = self.trial.train

@@ -1,0 +1,75 @@
+"""What a result depends on besides its TrialSpec: the data, the code that trains, torch, the kind of device."""
+
+from collections.abc import Iterator
+import hashlib
+import importlib.util
+from pathlib import Path
+
+import torch
+
+import models
+import mutransfer
+from mutransfer.spec import ModelSpec
+from mutransfer.trial import Environment
+import optimizers
+import workers
+
+#: Files beside models/ and optimizers/ that decide numbers of a trial.
+_WORKER_FILES = ("data.py", "divergence.py", "schedule.py", "sources.py", "tokenizers.py", "train.py")
+_KERNEL_FILES = ("algorithms.py", "architecture.py", "parametrize.py", "roles.py", "scaling.py")
+
+
+def device_type() -> str:
+    """`cuda` where trials find a GPU, else `cpu`."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def environment(*, data_fingerprint: str, device: str, nonce: str = "", model: ModelSpec | None = None) -> Environment:
+    """The environment of this process. A `model` of the user's own adds the source of its package to the code."""
+    return Environment(
+        data_fingerprint=data_fingerprint,
+        code_digest=code_digest(model),
+        torch_version=str(torch.__version__),
+        device_type=device,
+        nonce=nonce,
+    )
+
+
+def code_digest(model: ModelSpec | None = None) -> str:
+    """32 hex digits over the source of everything that decides a trial's numbers."""
+    content = hashlib.sha256()
+    for name, path in _sources(model):
+        content.update(f"{name}\0".encode())
+        content.update(path.read_bytes())
+        content.update(b"\0")
+    return content.hexdigest()[:32]
+
+
+def _sources(model: ModelSpec | None) -> Iterator[tuple[str, Path]]:
+    for package in (models, optimizers):
+        yield from _tree(package.__name__, _folder(package.__file__))
+    for package, names in ((workers, _WORKER_FILES), (mutransfer, _KERNEL_FILES)):
+        for name in names:
+            yield f"{package.__name__}/{name}", _folder(package.__file__) / name
+    if model is not None and model.is_own:
+        yield from _own_sources(model.family.partition(":")[0].partition(".")[0])
+
+
+def _own_sources(package: str) -> Iterator[tuple[str, Path]]:
+    """The source of a top-level module or package, without importing it; nothing when it is not found."""
+    spec = importlib.util.find_spec(package)
+    if spec is None:
+        return
+    for folder in spec.submodule_search_locations or ():
+        yield from _tree(package, Path(folder))
+    if spec.submodule_search_locations is None and spec.origin is not None:
+        yield package, Path(spec.origin)
+
+
+def _tree(name: str, folder: Path) -> Iterator[tuple[str, Path]]:
+    for path in sorted(folder.rglob("*.py")):
+        yield f"{name}/{path.relative_to(folder).as_posix()}", path
+
+
+def _folder(file: str | None) -> Path:
+    return Path(file or "").parent
