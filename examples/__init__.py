@@ -1,0 +1,1 @@
+"""Study files, and a model of your own to start from."""
