@@ -196,5 +196,10 @@ class Trainer:
         return torch.from_numpy(array).to(self.device, non_blocking=True)
 
 
+def _point(step: int, losses_nats: Sequence[float]) -> HistoryPoint:
+    mean = sum(losses_nats) / len(losses_nats) if losses_nats else math.nan
+    return HistoryPoint(step=step, train_loss_nats=mean if math.isfinite(mean) else None)
+
+
 def _device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
