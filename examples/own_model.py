@@ -1,6 +1,6 @@
 """A model of your own in a transfer study: a gated recurrent network, in 60 lines.
 
-    MUTRANSFER_MODEL_PACKAGES='["examples"]' mutransfer up &
+    MUTRANSFER_MODEL_PACKAGES=examples mutransfer up &
     mutransfer run examples/own-model.yaml
 
 What mutransfer needs is one function, `build(width, depth, …)`. It returns the module and one `ParameterInfo` a
