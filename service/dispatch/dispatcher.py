@@ -1,0 +1,184 @@
+"""The claim loop: claim a study that nobody drives, start its driver, watch it until the study has ended.
+
+The driver renews the lease; the dispatcher only watches the process. A driver that dies is tried again after a pause;
+one that keeps dying without progress ends its study as failed, with the end of its log. Several dispatchers may share
+one database: leases keep them apart.
+"""
+
+from dataclasses import dataclass
+import os
+import socket
+import threading
+import time
+from typing import Protocol
+
+import structlog
+
+from mutransfer.errors import LeaseLostError, TransientError
+from service.db.leases import Claim
+from service.db.states import StudyState
+from service.dispatch.attempts import EX_TEMPFAIL, Failure, is_exhausted, retry_delay_seconds, without_progress
+from service.dispatch.launchers import DriverHandle, Launcher
+from service.dispatch.ledger import Ledger
+from service.loops import repeat
+
+POLL_SECONDS = 0.5
+GRACE_SECONDS = 7.0  # for a driver to stop its trials; with what follows an end takes at most 10 s
+CANCEL_GRACE_SECONDS = 10.0  # a driver looks for a cancellation by itself; after this it is stopped from outside
+LOG_LINES = 20
+
+log = structlog.get_logger(__name__)
+
+
+class StudyLeases(Protocol):
+    """What the loop needs of service.db.leases.Leases."""
+
+    def claim_next(self, owner: str, ttl_seconds: float) -> Claim | None:
+        """Claim a study that nobody drives."""
+
+    def release(self, claim: Claim, *, delay_seconds: float = 0.0) -> None:
+        """Give the claim back."""
+
+
+class Finisher(Protocol):
+    """Ends a study for good, on behalf of a driver that cannot. Raises LeaseLostError when the claim is over."""
+
+    def __call__(self, claim: Claim, state: StudyState, error: str) -> None:
+        """Record the final state."""
+
+
+@dataclass
+class Driven:
+    """A study that is being driven from here."""
+
+    claim: Claim
+    driver: DriverHandle
+    cancelled_since: float | None = None  # time.monotonic() at which its cancellation was first seen
+
+
+class Dispatcher:
+    """Drives up to `limit` studies at once. Single-threaded: call `run`, or `tick` and `shutdown` from a test."""
+
+    def __init__(
+        self, *, leases: StudyLeases, ledger: Ledger, launcher: Launcher, finish: Finisher,
+        ttl_seconds: float, limit: int = 1, owner: str = "",
+    ) -> None:  # fmt: skip
+        self._leases = leases
+        self._ledger = ledger
+        self._launcher = launcher
+        self._finish = finish
+        self._ttl_seconds = ttl_seconds
+        self._limit = limit
+        self._owner = owner or f"{socket.gethostname()}:{os.getpid()}"
+        self._driven: dict[str, Driven] = {}
+        self._transient_tries: dict[str, int] = {}
+
+    @property
+    def driving(self) -> tuple[str, ...]:
+        """The ids of the studies being driven."""
+        return tuple(self._driven)
+
+    def run(self, stop: threading.Event) -> None:
+        """Work until `stop` is set, then end all drivers and give their studies back."""
+        log.info("dispatcher started", owner=self._owner, limit=self._limit)
+        repeat(self.tick, stop=stop, every_seconds=POLL_SECONDS)
+        self.shutdown()
+
+    def tick(self) -> None:
+        """One round: look after the drivers, then claim while there is room. Raises TransientError."""
+        for driven in list(self._driven.values()):
+            self._watch(driven)
+        while len(self._driven) < self._limit:
+            claim = self._leases.claim_next(self._owner, self._ttl_seconds)
+            if claim is None:
+                return
+            self._start(claim)
+
+    def shutdown(self) -> None:
+        """End all drivers; their studies stay as they are and are claimed again by whoever comes next."""
+        ending = [
+            threading.Thread(target=driven.driver.end, kwargs={"grace_seconds": GRACE_SECONDS})
+            for driven in self._driven.values()
+        ]
+        for thread in ending:
+            thread.start()
+        for thread in ending:
+            thread.join()
+        for study_id in self.driving:
+            self._give_back(self._driven.pop(study_id).claim, delay_seconds=0.0)
+        log.info("dispatcher stopped")
+
+    def _start(self, claim: Claim) -> None:
+        stale = self._driven.pop(claim.study_id, None)
+        if stale is not None:  # our own driver hung and lost its lease: two drivers must not share the devices
+            stale.driver.end(grace_seconds=0.0)
+        if claim.state is StudyState.CANCELLING:  # cancelled while nobody drove it: there is nothing to stop
+            self._end(claim, StudyState.CANCELLED, "")
+            return
+        log.info("driver starting", study=claim.study_id, epoch=claim.epoch)
+        try:
+            self._driven[claim.study_id] = Driven(claim=claim, driver=self._launcher.launch(claim))
+        except OSError as error:
+            self._end(claim, StudyState.FAILED, f"the driver cannot be started: {error}")
+
+    def _watch(self, driven: Driven) -> None:
+        status = driven.driver.poll()
+        state = self._ledger.state(driven.claim.study_id)
+        if status is not None:
+            del self._driven[driven.claim.study_id]
+            self._ended(driven, status, state)
+        elif state is StudyState.CANCELLING:
+            self._insist_on_cancel(driven)
+
+    def _insist_on_cancel(self, driven: Driven) -> None:
+        now = time.monotonic()
+        driven.cancelled_since = driven.cancelled_since or now
+        if now - driven.cancelled_since > CANCEL_GRACE_SECONDS:
+            log.warning("driver ignores the cancellation: ending it", study=driven.claim.study_id)
+            driven.driver.end(grace_seconds=GRACE_SECONDS)
+
+    def _ended(self, driven: Driven, status: int, state: StudyState | None) -> None:
+        claim = driven.claim
+        log.info("driver ended", study=claim.study_id, epoch=claim.epoch, status=status, state=state)
+        if state is None or state.is_final:
+            self._transient_tries.pop(claim.study_id, None)
+        elif state is StudyState.CANCELLING:
+            self._end(claim, StudyState.CANCELLED, "")
+        elif status == 0:  # it was asked to stop, and stopped
+            self._give_back(claim, delay_seconds=0.0)
+        elif status == EX_TEMPFAIL:
+            tries = self._transient_tries[claim.study_id] = self._transient_tries.get(claim.study_id, 0) + 1
+            self._give_back(claim, delay_seconds=retry_delay_seconds(tries))
+        else:
+            self._failed(driven, status)
+
+    def _failed(self, driven: Driven, status: int) -> None:
+        claim = driven.claim
+        try:
+            failures = self._ledger.record_failure(claim, status)
+        except LeaseLostError:
+            return  # another dispatcher has it already
+        recent = without_progress(failures)
+        if is_exhausted(failures):
+            self._end(claim, StudyState.FAILED, _reason(recent, driven.driver.log_tail(LOG_LINES)))
+        else:
+            self._give_back(claim, delay_seconds=retry_delay_seconds(len(recent)))
+
+    def _end(self, claim: Claim, state: StudyState, error: str) -> None:
+        log.info("ending study", study=claim.study_id, state=state, error=error)
+        try:
+            self._finish(claim, state, error)
+        except LeaseLostError:
+            log.info("another dispatcher has the study", study=claim.study_id)
+
+    def _give_back(self, claim: Claim, *, delay_seconds: float) -> None:
+        try:
+            self._leases.release(claim, delay_seconds=delay_seconds)
+        except TransientError:  # then the lease expires by itself
+            log.warning("database away: the lease is left to expire", study=claim.study_id)
+
+
+def _reason(recent: list[Failure], tail: str) -> str:
+    """What a person needs to know of a study that was given up."""
+    how = ", ".join(failure.describe() for failure in recent)
+    return f"the driver died {len(recent)} times in a row without progress ({how}). The end of its log:\n{tail}"

@@ -1,0 +1,64 @@
+"""What a dispatcher reads and writes about the studies it drives. Writes are guarded by the claim's epoch."""
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from service.db.events import EventKind, add_event
+from service.db.leases import Claim, guard
+from service.db.session import Sessions, reading, transact
+from service.db.states import PhaseState, StudyState
+from service.db.tables import EventRow, PhaseRow, StudyRow, StudyTrialRow, TrialRow
+from service.dispatch.attempts import Failure
+
+
+class Ledger:
+    """The dispatcher's view of the database."""
+
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+
+    def state(self, study_id: str) -> StudyState | None:
+        """The study's state now, None when it is gone."""
+        with reading(self._sessions) as session:
+            found = session.scalar(select(StudyRow.state).where(StudyRow.id == study_id))
+        return StudyState(found) if found is not None else None
+
+    def record_failure(self, claim: Claim, exit_status: int) -> list[Failure]:
+        """Record that the driver of `claim` died; returns all failures of the study so far, this one last.
+
+        Raises LeaseLostError when another dispatcher has claimed the study meanwhile.
+        """
+        return transact(self._sessions, lambda session: _record(session, claim, exit_status))
+
+
+def _record(session: Session, claim: Claim, exit_status: int) -> list[Failure]:
+    guard(session, claim.study_id, claim.epoch)
+    known = _failures(session, claim.study_id)
+    if claim.epoch in known:  # repeated after a commit whose answer was lost
+        return list(known.values())
+    failure = Failure(progress=_progress(session, claim.study_id), exit_status=exit_status)
+    payload = {"epoch": claim.epoch, "exit_status": exit_status, "progress": failure.progress}
+    add_event(session, claim.study_id, EventKind.DRIVER_FAILED, payload)
+    return [*known.values(), failure]
+
+
+def _failures(session: Session, study_id: str) -> dict[int, Failure]:
+    query = select(EventRow.payload).where(EventRow.study_id == study_id, EventRow.kind == EventKind.DRIVER_FAILED)
+    payloads = session.scalars(query.order_by(EventRow.id)).all()
+    return {p["epoch"]: Failure(progress=p["progress"], exit_status=p["exit_status"]) for p in payloads}
+
+
+def _progress(session: Session, study_id: str) -> int:
+    """How much of the study is done: a number that only grows."""
+    trials = (
+        select(func.count())
+        .select_from(StudyTrialRow)
+        .join(TrialRow, TrialRow.key == StudyTrialRow.trial_key)
+        .where(StudyTrialRow.study_id == study_id, TrialRow.result.is_not(None))
+    )
+    phases = (
+        select(func.count())
+        .select_from(PhaseRow)
+        .where(PhaseRow.study_id == study_id, PhaseRow.state == PhaseState.FINISHED)
+    )
+    return (session.scalar(trials) or 0) + (session.scalar(phases) or 0)
