@@ -1,0 +1,1 @@
+"""The database's history, one Alembic revision a step; run by `service.db.migrate`."""

@@ -1,0 +1,242 @@
+"""What a driver may write of the one study it holds, and nothing else: every write is fenced by its lease's epoch.
+
+Each method is one transaction, safe to repeat, and safe to call from several threads. All raise TransientError when the
+database does not answer; writes raise LeaseLostError when another driver has claimed the study.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from sqlalchemy.orm import Session
+
+from mutransfer.errors import ConflictError, NotFoundError
+from mutransfer.facts import StudyFacts
+from mutransfer.plan import TrialRequest
+from mutransfer.result import Cost, StudyResult
+from mutransfer.spec import StudySpec
+from mutransfer.trial import Observation, TrialResult, TrialSpec
+from service.db import leases, progress, trials
+from service.db.events import EventKind, add_event
+from service.db.outbox import OutboxKind, add_message
+from service.db.session import Sessions, db_now, reading, transact
+from service.db.states import PhaseState, StudyState
+from service.db.tables import PhaseRow, StudyRow
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DriverStudy:
+    """A study as its driver sees it."""
+
+    id: str
+    name: str
+    spec: StudySpec
+    nonce: str
+    state: StudyState
+    facts: StudyFacts | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhaseRecord:
+    """A phase that was begun. `payload` is what it decided, final once `state` is finished."""
+
+    state: PhaseState
+    payload: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedTrial:
+    """A trial that a phase wants: its place on a curve, what it is, and its content key."""
+
+    key: str
+    request: TrialRequest
+    spec: TrialSpec
+
+
+class DriverStore:
+    """The database as seen by the driver that claimed `study_id` at `epoch`."""
+
+    def __init__(self, sessions: Sessions, study_id: str, epoch: int, *, ttl_seconds: float) -> None:
+        self._sessions = sessions
+        self._study_id = study_id
+        self._epoch = epoch
+        self._ttl_seconds = ttl_seconds
+
+    def study(self) -> DriverStudy:
+        """The study as stored. Raises NotFoundError."""
+        with reading(self._sessions) as session:
+            row = _study_row(session, self._study_id)
+        return DriverStudy(
+            id=row.id,
+            name=row.name,
+            spec=StudySpec.model_validate(row.spec),
+            nonce=row.nonce,
+            state=StudyState(row.state),
+            facts=StudyFacts.model_validate(row.facts) if row.facts else None,
+        )
+
+    def renew(self) -> None:
+        """Extend the lease to a full TTL from now; call it every third of the TTL. Raises LeaseLostError."""
+        transact(self._sessions, lambda s: leases.renew(s, self._study_id, self._epoch, self._ttl_seconds))
+
+    def release(self, *, delay_seconds: float = 0.0) -> None:
+        """Give the study back unfinished, as after SIGTERM: any dispatcher may claim it after `delay_seconds`."""
+        transact(self._sessions, lambda s: leases.release(s, self._study_id, self._epoch, delay_seconds))
+
+    def cancel_requested(self) -> bool:
+        """Whether a person has asked to stop this study."""
+        with reading(self._sessions) as session:
+            return _study_row(session, self._study_id).state == StudyState.CANCELLING
+
+    def mark_running(self) -> None:
+        """queued → running; nothing when an earlier driver has done so."""
+
+        def work(session: Session) -> None:
+            row = _study_row(session, self._study_id)
+            if row.state != StudyState.QUEUED:
+                return
+            row.state = StudyState.QUEUED.to(StudyState.RUNNING)
+            row.started_at = db_now()  # an SQL expression, evaluated at flush
+            add_event(session, self._study_id, EventKind.RUNNING)
+            add_message(session, OutboxKind.STUDY_STARTED, self._study_id)
+
+        self._write(work)
+
+    def record_facts(self, facts: StudyFacts) -> None:
+        """Store what is known of data and environment, once. Raises ConflictError when other facts are stored."""
+        document = facts.model_dump(mode="json")
+
+        def work(session: Session) -> None:
+            row = _study_row(session, self._study_id)
+            if row.facts == document:
+                return
+            if row.facts is not None:
+                raise ConflictError("the data or the environment changed since this study began: submit it anew")
+            row.facts = document
+            add_event(session, self._study_id, EventKind.FACTS, {"vocab": facts.vocab})
+
+        self._write(work)
+
+    def phase(self, phase: str) -> PhaseRecord | None:
+        """What is recorded of a phase, None when it has not begun."""
+        with reading(self._sessions) as session:
+            row = session.get(PhaseRow, (self._study_id, phase))
+            return None if row is None else PhaseRecord(state=PhaseState(row.state), payload=row.payload)
+
+    def begin_phase(self, phase: str, payload: Mapping[str, Any] | None = None) -> None:
+        """Record that a phase has begun; nothing when it has been begun before."""
+
+        def work(session: Session) -> None:
+            if session.get(PhaseRow, (self._study_id, phase)) is None:
+                session.add(PhaseRow(study_id=self._study_id, name=phase, payload=dict(payload or {})))
+                add_event(session, self._study_id, EventKind.PHASE_STARTED, {"phase": phase})
+
+        self._write(work)
+
+    def finish_phase(self, phase: str, payload: Mapping[str, Any] | None = None) -> None:
+        """Record a phase's outcome, once: the same payload again changes nothing.
+
+        The search phase's payload holds `{"recorded": {arm: LR in octaves or None}}`, which `recorded` returns.
+        Raises ConflictError when the phase has not begun, or has finished with another payload.
+        """
+        document = dict(payload or {})
+
+        def work(session: Session) -> None:
+            row = session.get(PhaseRow, (self._study_id, phase))
+            if row is None:
+                raise ConflictError(f"phase {phase} has not begun")
+            if row.state == PhaseState.FINISHED:
+                if row.payload != document:
+                    raise ConflictError(f"phase {phase} is recorded already, with another outcome")
+                return
+            row.state, row.payload = PhaseState.FINISHED, document
+            row.finished_at = db_now()  # an SQL expression, evaluated at flush
+            add_event(session, self._study_id, EventKind.PHASE_FINISHED, {"phase": phase, **document})
+
+        self._write(work)
+
+    def recorded(self) -> Mapping[str, float | None]:
+        """The LR recorded for each arm, in octaves, None for an unbracketed one; empty before the search has ended."""
+        return self._read(progress.recorded)
+
+    def plan_trials(self, phase: str, planned: Sequence[PlannedTrial]) -> Mapping[str, TrialResult]:
+        """Note that `phase` uses these trials. Returns the results known already, by key: the rest must run."""
+        return self._write(lambda s: trials.plan(s, self._study_id, phase, planned))
+
+    def trial_started(self, key: str, *, attempt: int) -> None:
+        """Note that an actor trains a trial, for the `attempt`-th time (from 1)."""
+        self._write(lambda s: trials.start(s, self._study_id, key, attempt))
+
+    def trial_progress(self, key: str, *, step: int, steps: int, train_loss_nats: float | None) -> None:
+        """Note how far a running trial is. For eyes only: losing one costs nothing."""
+        self._write(lambda s: trials.note_progress(s, key, step, steps, train_loss_nats))
+
+    def record_result(self, key: str, result: TrialResult) -> TrialResult:
+        """Store a result, immutable from now on, and tell the outside. Returns the stored one.
+
+        When a result is stored already, it stays and is returned, whatever `result` says.
+        """
+        return self._write(lambda s: trials.finish(s, self._study_id, key, result))
+
+    def record_failure(self, key: str, *, attempt: int, traceback: str, final: bool) -> None:
+        """Store why an attempt failed; `final` gives the trial up for this study."""
+        self._write(lambda s: trials.fail(s, self._study_id, key, attempt, traceback, final))
+
+    def attempts(self) -> Mapping[str, int]:
+        """Failed attempts so far, by key, of this study's trials that have no result."""
+        return self._read(trials.attempts)
+
+    def observations(self) -> Mapping[progress.CurveKey, tuple[Observation, ...]]:
+        """Finished and diverged trials by (arm, axis value)."""
+        return self._read(progress.observations)
+
+    def unavailable(self) -> Mapping[progress.CurveKey, set[tuple[float, int]]]:
+        """(LR, seed) of trials given up, by (arm, axis value)."""
+        return self._read(progress.unavailable)
+
+    def cost(self) -> Cost:
+        """What the study has taken so far."""
+        spec = self.study().spec
+        return self._read(lambda s, study_id: progress.cost(s, study_id, spec))
+
+    def finish(self, state: str, *, result: StudyResult | None, error: str = "") -> None:
+        """End the study (`completed`, `failed` or `cancelled`) and give up the lease; the same end again is a no-op.
+
+        Raises ConflictError when it has ended otherwise.
+        """
+        end = StudyState(state)
+        document = result.model_dump(mode="json") if result else None
+
+        def work(session: Session) -> None:
+            row = _study_row(session, self._study_id)
+            if row.state == end:
+                return
+            row.state = StudyState(row.state).to(end)
+            row.result, row.error = document, error
+            row.finished_at = db_now()  # an SQL expression, evaluated at flush
+            add_event(session, self._study_id, EventKind.FINISHED, {"state": end, "error": error})
+            add_message(session, OutboxKind.STUDY_FINISHED, self._study_id)
+            session.flush()
+            leases.release(session, self._study_id, self._epoch)
+
+        self._write(work)
+
+    def _write(self, work: Callable[[Session], T]) -> T:
+        def fenced(session: Session) -> T:
+            leases.guard(session, self._study_id, self._epoch)
+            return work(session)
+
+        return transact(self._sessions, fenced)
+
+    def _read(self, query: Callable[[Session, str], T]) -> T:
+        with reading(self._sessions) as session:
+            return query(session, self._study_id)
+
+
+def _study_row(session: Session, study_id: str) -> StudyRow:
+    row = session.get(StudyRow, study_id)
+    if row is None:
+        raise NotFoundError(f"no study {study_id}")
+    return row

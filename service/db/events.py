@@ -1,0 +1,50 @@
+"""The events of a study: what its page and its watchers are told, in the order it happened."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from service.db.tables import EventRow
+
+
+class EventKind(StrEnum):
+    """Everything that is told."""
+
+    SUBMITTED = "submitted"
+    RUNNING = "running"  # a driver has started
+    FACTS = "facts"  # data and environment are known
+    PHASE_STARTED = "phase_started"
+    PHASE_FINISHED = "phase_finished"
+    TRIAL_STARTED = "trial_started"
+    TRIAL_RESULT = "trial_result"
+    TRIAL_FAILED = "trial_failed"
+    DRIVER_FAILED = "driver_failed"  # a driver died; payload: epoch, exit_status, progress
+    CANCELLING = "cancelling"
+    FINISHED = "finished"  # payload.state: completed, failed or cancelled; nothing follows
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """One event. `id` rises within a study; `at` is in seconds since the epoch."""
+
+    id: int
+    kind: EventKind
+    payload: Mapping[str, Any]
+    at: float
+
+
+def add_event(session: Session, study_id: str, kind: EventKind, payload: Mapping[str, Any] | None = None) -> None:
+    """Append an event. The caller holds the study's lease row (`leases.guard` or `leases.lock`)."""
+    session.add(EventRow(study_id=study_id, kind=kind, payload=dict(payload or {})))
+
+
+def events_after(session: Session, study_id: str, after: int, *, limit: int = 500) -> list[Event]:
+    """Events of a study with an id above `after`, oldest first."""
+    rows = session.scalars(
+        select(EventRow).where(EventRow.study_id == study_id, EventRow.id > after).order_by(EventRow.id).limit(limit)
+    )
+    return [Event(id=row.id, kind=EventKind(row.kind), payload=row.payload, at=row.at) for row in rows]

@@ -1,0 +1,102 @@
+"""Leases: which process may drive a study, and the guard that every write of a driver passes.
+
+Times are the database's. Each claim raises the lease's epoch; a write names its epoch and is refused when the lease
+has moved on, however late it arrives.
+"""
+
+from dataclasses import dataclass
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from mutransfer.errors import LeaseLostError
+from service.db.session import Sessions, db_now, transact
+from service.db.states import StudyState
+from service.db.tables import LeaseRow, StudyRow
+
+CLAIMABLE = (StudyState.QUEUED, StudyState.RUNNING, StudyState.CANCELLING)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """The right to drive one study until the lease expires or a newer epoch is claimed."""
+
+    study_id: str
+    epoch: int
+    state: StudyState  # as it was when claimed
+
+
+class Leases:
+    """Claims and returns leases. Safe for any number of dispatchers on one database."""
+
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+
+    def claim_next(self, owner: str, ttl_seconds: float) -> Claim | None:
+        """Claim the oldest study that nobody drives: queued, or running or cancelling with an expired lease.
+
+        Raises TransientError when the database does not answer.
+        """
+        return transact(self._sessions, lambda session: _claim(session, owner, ttl_seconds))
+
+    def release(self, claim: Claim, *, delay_seconds: float = 0.0) -> None:
+        """Give the lease back, claimable again after `delay_seconds`. A lease that moved on is left alone."""
+        transact(self._sessions, lambda session: release(session, claim.study_id, claim.epoch, delay_seconds))
+
+
+def _claim(session: Session, owner: str, ttl_seconds: float) -> Claim | None:
+    free = (
+        select(LeaseRow)
+        .join(StudyRow, StudyRow.id == LeaseRow.study_id)
+        .where(StudyRow.state.in_(CLAIMABLE), LeaseRow.expires_at <= db_now())
+        .order_by(StudyRow.id)
+        .limit(1)
+        .with_for_update(of=LeaseRow, skip_locked=True)  # SQLite: the transaction itself is the lock
+    )
+    while (lease := session.scalars(free).one_or_none()) is not None:
+        # Read again now that the lease is locked: a cancellation may have been committed since the query began.
+        state = StudyState(session.scalars(select(StudyRow.state).where(StudyRow.id == lease.study_id)).one())
+        if state in CLAIMABLE:
+            lease.owner, lease.epoch = owner, lease.epoch + 1
+            lease.expires_at = db_now() + ttl_seconds  # an SQL expression, evaluated at flush
+            session.flush()
+            return Claim(study_id=lease.study_id, epoch=lease.epoch, state=state)
+    return None
+
+
+def guard(session: Session, study_id: str, epoch: int) -> None:
+    """Lock the lease for this transaction, if it is still at `epoch`. Raises LeaseLostError when it is not."""
+    mine = (
+        select(LeaseRow.epoch)
+        .where(LeaseRow.study_id == study_id, LeaseRow.epoch == epoch)
+        .with_for_update()  # PostgreSQL re-reads the epoch after any wait for the lock
+    )
+    if session.execute(mine).one_or_none() is None:
+        raise LeaseLostError(f"epoch {epoch} of study {study_id} is over: another driver has claimed it")
+
+
+def lock(session: Session, study_id: str) -> None:
+    """Serialise with the driver and other writers of one study, whoever holds the lease."""
+    session.execute(select(LeaseRow.epoch).where(LeaseRow.study_id == study_id).with_for_update())
+
+
+def renew(session: Session, study_id: str, epoch: int, ttl_seconds: float) -> None:
+    """Extend the lease by `ttl_seconds` from now. Raises LeaseLostError."""
+    extended = (
+        update(LeaseRow)
+        .where(LeaseRow.study_id == study_id, LeaseRow.epoch == epoch)
+        .values(expires_at=db_now() + ttl_seconds)
+        .returning(LeaseRow.epoch)
+    )
+    if session.execute(extended).one_or_none() is None:
+        raise LeaseLostError(f"epoch {epoch} of study {study_id} is over: another driver has claimed it")
+
+
+def release(session: Session, study_id: str, epoch: int, delay_seconds: float = 0.0) -> None:
+    """Free the lease if it is still at `epoch`; the epoch stays, the next claim raises it."""
+    freed = (
+        update(LeaseRow)
+        .where(LeaseRow.study_id == study_id, LeaseRow.epoch == epoch)
+        .values(owner="", expires_at=db_now() + delay_seconds)
+    )
+    session.execute(freed)

@@ -1,0 +1,82 @@
+"""The states of studies, phases and trials, each transition with its cause."""
+
+from enum import StrEnum
+
+from mutransfer.errors import ConflictError
+
+
+class StudyState(StrEnum):
+    """The life of a study.
+
+    queued ──▶ running ──▶ completed | failed | cancelled
+      │           ╰──────▶ cancelling ──▶ cancelled | completed | failed
+      ╰──▶ cancelled | failed
+    """
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    CANCELLING = "cancelling"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing more will happen."""
+        return not TRANSITIONS[self]
+
+    def to(self, after: "StudyState") -> "StudyState":
+        """`after`, if it may follow this state. Raises ConflictError when it may not."""
+        if after not in TRANSITIONS[self]:
+            raise ConflictError(f"a {self} study cannot become {after}")
+        return after
+
+
+TRANSITIONS: dict[StudyState, frozenset[StudyState]] = {
+    StudyState.QUEUED: frozenset(
+        {
+            StudyState.RUNNING,  # a driver that holds the lease has started
+            StudyState.CANCELLED,  # a person cancelled before anything ran
+            StudyState.FAILED,  # no driver could be started
+        }
+    ),
+    StudyState.RUNNING: frozenset(
+        {
+            StudyState.COMPLETED,  # every phase is recorded and the verdict is stored
+            StudyState.CANCELLING,  # a person cancelled: the driver must stop its trials first
+            StudyState.FAILED,  # the driver met an error that no retry mends
+        }
+    ),
+    StudyState.CANCELLING: frozenset(
+        {
+            StudyState.CANCELLED,  # the driver stopped its trials, or a dispatcher found it gone
+            StudyState.COMPLETED,  # everything had finished before the cancellation reached the driver
+            StudyState.FAILED,  # the driver broke while stopping
+        }
+    ),
+    StudyState.COMPLETED: frozenset(),
+    StudyState.FAILED: frozenset(),
+    StudyState.CANCELLED: frozenset(),
+}
+
+
+class PhaseState(StrEnum):
+    """A phase is begun, then finished once."""
+
+    RUNNING = "running"
+    FINISHED = "finished"
+
+
+class TrialState(StrEnum):
+    """The life of a trial: planned → running → finished | diverged | failed; failed → planned for another study."""
+
+    PLANNED = "planned"  # asked for, not started
+    RUNNING = "running"  # an actor trains it, or was training it when its driver died
+    FINISHED = "finished"  # a result, immutable
+    DIVERGED = "diverged"  # a result, immutable
+    FAILED = "failed"  # given up after its last attempt
+
+    @property
+    def has_result(self) -> bool:
+        """Whether a result is stored."""
+        return self in (TrialState.FINISHED, TrialState.DIVERGED)

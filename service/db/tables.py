@@ -1,0 +1,198 @@
+"""The tables, and nothing else: one ORM class a table, each ending in `Row`.
+
+Times (`*_at`) are seconds since the epoch by the database's clock (`session.db_now`). JSON columns hold plain JSON
+text, never JSONB: what is stored comes back bit for bit. `migrations/` creates exactly these tables; a test compares.
+"""
+
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Text,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from service.db.session import db_now
+from service.db.states import PhaseState, StudyState, TrialState
+
+Json = dict[str, Any]
+# SQLite numbers rows by itself only in a column of type INTEGER.
+AutoId = BigInteger().with_variant(Integer, "sqlite")
+
+NAMING = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+
+class Base(DeclarativeBase):
+    """All tables of the service; MLflow's and Optuna's live in databases of their own."""
+
+    metadata = MetaData(naming_convention=NAMING)
+    type_annotation_map = {Json: JSON(none_as_null=True), float: Double, str: Text}
+
+
+def _one_of(column: str, states: type[StudyState] | type[PhaseState] | type[TrialState]) -> CheckConstraint:
+    values = ", ".join(f"'{state.value}'" for state in states)
+    return CheckConstraint(f"{column} IN ({values})", name=column)
+
+
+class StudyRow(Base):
+    """One accepted study: what was asked, how far it is, what came out."""
+
+    __tablename__ = "studies"
+    __table_args__ = (
+        _one_of("state", StudyState),
+        Index(None, "state", "id"),
+        Index(None, "project", "id"),
+    )
+
+    id: Mapped[str] = mapped_column(String(29), primary_key=True)
+    name: Mapped[str]
+    project: Mapped[str]
+    spec: Mapped[Json]
+    digest: Mapped[str]
+    nonce: Mapped[str] = mapped_column(default="")
+    state: Mapped[str] = mapped_column(default=StudyState.QUEUED)
+    error: Mapped[str] = mapped_column(default="")
+    facts: Mapped[Json | None] = mapped_column(default=None)
+    result: Mapped[Json | None] = mapped_column(default=None)
+    mlflow_url: Mapped[str] = mapped_column(default="")
+    trials_expected: Mapped[int | None] = mapped_column(BigInteger, default=None)
+    created_at: Mapped[float] = mapped_column(default=db_now())
+    started_at: Mapped[float | None] = mapped_column(default=None)
+    finished_at: Mapped[float | None] = mapped_column(default=None)
+
+
+class LeaseRow(Base):
+    """Who drives a study. Made with the study, expired from birth, so that claiming is one guarded update.
+
+    `epoch` counts claims: a driver of an older epoch is refused every write.
+    """
+
+    __tablename__ = "leases"
+    __table_args__ = (Index(None, "expires_at"),)
+
+    study_id: Mapped[str] = mapped_column(ForeignKey("studies.id", ondelete="CASCADE"), primary_key=True)
+    owner: Mapped[str] = mapped_column(default="")
+    epoch: Mapped[int] = mapped_column(default=0)
+    expires_at: Mapped[float] = mapped_column(default=0.0)
+
+
+class PhaseRow(Base):
+    """One phase of one study, recorded once. `payload` is what the phase decided, such as the recorded LRs."""
+
+    __tablename__ = "phases"
+    __table_args__ = (_one_of("state", PhaseState),)
+
+    study_id: Mapped[str] = mapped_column(ForeignKey("studies.id", ondelete="CASCADE"), primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    state: Mapped[str] = mapped_column(default=PhaseState.RUNNING)
+    payload: Mapped[Json] = mapped_column(default=dict)
+    started_at: Mapped[float] = mapped_column(default=db_now())
+    finished_at: Mapped[float | None] = mapped_column(default=None)
+
+
+class TrialRow(Base):
+    """One run, shared by every study and phase that asks for the same content key. A result never changes."""
+
+    __tablename__ = "trials"
+    __table_args__ = (_one_of("status", TrialState),)
+
+    key: Mapped[str] = mapped_column(String(64), primary_key=True)
+    spec: Mapped[Json]
+    status: Mapped[str] = mapped_column(default=TrialState.PLANNED)
+    attempts: Mapped[int] = mapped_column(default=0)
+    step: Mapped[int] = mapped_column(BigInteger, default=0)
+    steps: Mapped[int | None] = mapped_column(BigInteger, default=None)
+    train_loss_nats: Mapped[float | None] = mapped_column(default=None)
+    result: Mapped[Json | None] = mapped_column(default=None)
+    loss_nats: Mapped[float | None] = mapped_column(default=None)  # of `result`, for lists that need no history
+    tokens: Mapped[int] = mapped_column(BigInteger, default=0)  # of `result`
+    device_seconds: Mapped[float] = mapped_column(default=0.0)  # of `result`
+    traceback: Mapped[str] = mapped_column(default="")
+    created_at: Mapped[float] = mapped_column(default=db_now())
+    updated_at: Mapped[float] = mapped_column(default=db_now())
+    finished_at: Mapped[float | None] = mapped_column(default=None)
+
+
+class StudyTrialRow(Base):
+    """That a phase of a study uses a trial. `reused`: its result was known before this study asked.
+
+    `unavailable`: given up for this study after its last attempt, never asked again.
+    """
+
+    __tablename__ = "study_trials"
+    __table_args__ = (Index(None, "trial_key"),)
+
+    study_id: Mapped[str] = mapped_column(ForeignKey("studies.id", ondelete="CASCADE"), primary_key=True)
+    phase: Mapped[str] = mapped_column(primary_key=True)
+    arm: Mapped[str] = mapped_column(primary_key=True)
+    axis_value: Mapped[int] = mapped_column(primary_key=True)
+    lr_octaves: Mapped[float] = mapped_column(primary_key=True)
+    seed: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    trial_key: Mapped[str] = mapped_column(ForeignKey("trials.key"))
+    reused: Mapped[bool] = mapped_column(Boolean, default=False)
+    unavailable: Mapped[bool] = mapped_column(Boolean, default=False)
+
+
+class EventRow(Base):
+    """Something that happened to a study. Writers hold the study's lease row, so ids rise in commit order."""
+
+    __tablename__ = "events"
+    __table_args__ = (Index(None, "study_id", "id"),)
+
+    id: Mapped[int] = mapped_column(AutoId, primary_key=True, autoincrement=True)
+    study_id: Mapped[str] = mapped_column(ForeignKey("studies.id", ondelete="CASCADE"))
+    kind: Mapped[str]
+    payload: Mapped[Json] = mapped_column(default=dict)
+    at: Mapped[float] = mapped_column(default=db_now())
+
+
+class OutboxRow(Base):
+    """A message to the outside (MLflow), written with the fact that it tells; delivered at least once."""
+
+    __tablename__ = "outbox"
+    __table_args__ = (
+        UniqueConstraint("study_id", "kind", "key"),
+        Index(
+            "ix_outbox_due", "next_at", postgresql_where=text("done_at IS NULL"), sqlite_where=text("done_at IS NULL")
+        ),
+    )
+
+    id: Mapped[int] = mapped_column(AutoId, primary_key=True, autoincrement=True)
+    kind: Mapped[str]
+    study_id: Mapped[str] = mapped_column(ForeignKey("studies.id", ondelete="CASCADE"))
+    key: Mapped[str] = mapped_column(default="")
+    payload: Mapped[Json] = mapped_column(default=dict)
+    attempts: Mapped[int] = mapped_column(default=0)
+    error: Mapped[str] = mapped_column(default="")
+    created_at: Mapped[float] = mapped_column(default=db_now())
+    next_at: Mapped[float] = mapped_column(default=db_now())
+    done_at: Mapped[float | None] = mapped_column(default=None)
+
+
+class IdempotencyRow(Base):
+    """That a submission with this key has been accepted, and as which study."""
+
+    __tablename__ = "idempotency"
+
+    key: Mapped[str] = mapped_column(primary_key=True)
+    project: Mapped[str]
+    body_digest: Mapped[str]
+    study_id: Mapped[str] = mapped_column(ForeignKey("studies.id", ondelete="CASCADE"))
+    created_at: Mapped[float] = mapped_column(default=db_now())

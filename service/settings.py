@@ -1,0 +1,87 @@
+"""All configuration of the service: read once from `MUTRANSFER_*` environment variables, frozen, passed down.
+
+`home` holds everything the embedded service writes. `MUTRANSFER_DATA_ROOTS` and `MUTRANSFER_MODEL_PACKAGES` are lists
+separated like PATH (`:`), `MUTRANSFER_ALLOWED_HOSTS` by commas.
+"""
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "[::1]")
+
+
+def _split(value: object, separator: str) -> object:
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(separator) if part.strip())
+    return value
+
+
+class Settings(BaseSettings):
+    """Settings of every process of the service. Times are in seconds, sizes in bytes."""
+
+    model_config = SettingsConfigDict(env_prefix="MUTRANSFER_", frozen=True, extra="ignore", validate_default=True)
+
+    home: Path = Field(default_factory=lambda: Path.home() / ".mutransfer")
+    database_url: str = ""  # SQLite under `home` unless given; postgresql://… for more than one machine
+    storage: Path = Path()  # checkpoints and spools, seen by all workers; `home`/storage unless given
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8400
+    mlflow_url: str = ""  # empty: no tracking server
+    token: SecretStr | None = None  # when set, every request but /healthz must carry it
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = LOOPBACK_HOSTS  # names clients may call this service by
+    embedded: bool = True  # one person's machine: home and working directory count as data roots
+    working_dir: Path = Field(default_factory=Path.cwd)
+    data_roots: Annotated[tuple[Path, ...], NoDecode] = ()
+    model_packages: Annotated[tuple[str, ...], NoDecode] = ()  # packages that `family: package.module:build` may name
+    ray_address: str = ""
+    lease_ttl_seconds: Annotated[float, Field(gt=0.0)] = 30.0
+    max_body_bytes: Annotated[int, Field(ge=1024)] = 1 << 20
+    launcher: Literal["local", "ray-jobs", "kuberay"] = "local"
+    log_format: Literal["json", "console"] = "json"
+
+    @field_validator("data_roots", "model_packages", mode="before")
+    @classmethod
+    def _split_paths(cls, value: object) -> object:
+        return _split(value, os.pathsep)
+
+    @field_validator("allowed_hosts", mode="before")
+    @classmethod
+    def _split_hosts(cls, value: object) -> object:
+        return _split(value, ",")
+
+    @field_validator("home", "working_dir")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return value.expanduser().absolute()
+
+    @field_validator("database_url")
+    @classmethod
+    def _default_database(cls, value: str, info: ValidationInfo) -> str:
+        return value or f"sqlite:///{info.data['home'] / 'mutransfer.db'}"
+
+    @field_validator("storage")
+    @classmethod
+    def _default_storage(cls, value: Path, info: ValidationInfo) -> Path:
+        home: Path = info.data["home"]
+        return value.expanduser().absolute() if value != Path() else home / "storage"
+
+    @property
+    def roots(self) -> tuple[Path, ...]:
+        """Directories under which studies may name local data."""
+        own = (Path.home(), self.working_dir) if self.embedded else ()
+        return own + tuple(root.expanduser().absolute() for root in self.data_roots)
+
+    @property
+    def url(self) -> str:
+        """Where this service answers."""
+        return f"http://{self.host}:{self.port}"
+
+    def prepare_home(self) -> Self:
+        """Create `home` and `storage`, readable by their owner only."""
+        self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.storage.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return self
