@@ -92,7 +92,7 @@ class TrialResult(Value):
 
     status: Literal[TrialStatus.FINISHED, TrialStatus.DIVERGED]
     loss_nats: float | None
-    initial_loss_nats: float
+    initial_loss_nats: float | None  # None when the very first loss was not finite
     train_loss_nats: float | None
     history: tuple[HistoryPoint, ...] = ()
     diverged_at_step: int | None = None

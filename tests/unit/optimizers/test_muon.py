@@ -1,0 +1,143 @@
+"""Muon against torch's own, against its plain reference, and as torch users expect an optimizer to behave."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from mutransfer.algorithms import MuonScale
+from mutransfer.scaling import muon_factor
+from optimizers.muon import Muon, newton_schulz, newton_schulz_reference
+
+SHAPES = [(16, 16), (48, 16), (16, 48), (5, 3)]
+
+
+def _matrices(seed: int = 0) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(shape, generator=generator) for shape in SHAPES]
+
+
+def _descend(optimizer: torch.optim.Optimizer, parameters: list[Tensor], steps: int) -> None:
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(steps):
+        for parameter in parameters:
+            parameter.grad = torch.randn(parameter.shape, generator=generator) + parameter.detach()
+        optimizer.step()
+
+
+@pytest.mark.parametrize("shape", [*SHAPES, (64, 256)])
+def test_newton_schulz_equals_its_reference(shape: tuple[int, int]) -> None:
+    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    fast = newton_schulz(matrix, steps=5, eps=1e-7, dtype=torch.float64)
+    torch.testing.assert_close(fast, newton_schulz_reference(matrix, steps=5, eps=1e-7), rtol=1e-10, atol=1e-10)
+
+
+def test_a_stack_is_its_matrices_one_by_one() -> None:
+    stack = torch.randn(3, 8, 24, generator=torch.Generator().manual_seed(3))
+    together = newton_schulz(stack, steps=5, eps=1e-7, dtype=torch.float32)
+    alone = torch.stack([newton_schulz(matrix, steps=5, eps=1e-7, dtype=torch.float32) for matrix in stack])
+    torch.testing.assert_close(together, alone)
+
+
+def test_newton_schulz_orthogonalises() -> None:
+    """Singular vectors are kept and singular values end in the quintic's band around 1."""
+    matrix = torch.randn(32, 64, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    left, _, right = torch.linalg.svd(matrix, full_matrices=False)
+    result = newton_schulz(matrix, steps=5, eps=1e-7, dtype=torch.float64)
+    values = left.mT @ result @ right.mT
+    assert (values - torch.diag(values.diagonal())).abs().max() < 1e-9
+    assert values.diagonal().min() > 0.6
+    assert values.diagonal().max() < 1.3
+
+
+@pytest.mark.parametrize("nesterov", [True, False])
+def test_parity_with_torch_over_twenty_steps(nesterov: bool) -> None:
+    """torch.optim.Muon orthogonalises in bf16, so both are brought to the same trajectory to about one percent."""
+    ours, theirs = _matrices(), [m.clone() for m in _matrices()]
+    options = {"lr": 0.02, "momentum": 0.95, "nesterov": nesterov, "weight_decay": 0.1}
+    _descend(Muon(ours, scale="original", **options), ours, 20)
+    _descend(torch.optim.Muon(theirs, adjust_lr_fn="original", **options), theirs, 20)
+    for a, b, start in zip(ours, theirs, _matrices(), strict=True):
+        assert (a - b).norm() < 0.02 * (a - start).norm()
+
+
+@pytest.mark.parametrize("scale", list(MuonScale))
+def test_one_step_by_hand(scale: MuonScale) -> None:
+    """The first direction is a positive multiple of the gradient; decay uses the unadjusted LR."""
+    (matrix,) = [torch.randn(6, 3, generator=torch.Generator().manual_seed(5))]
+    gradient = torch.randn(6, 3, generator=torch.Generator().manual_seed(6))
+    expected = matrix * (1 - 0.1 * 0.5) - 0.1 * muon_factor(scale, 6, 3) * newton_schulz_reference(
+        gradient, steps=5, eps=1e-7
+    )
+    matrix.grad = gradient.clone()
+    Muon([matrix], lr=0.1, weight_decay=0.5, scale=scale).step()
+    torch.testing.assert_close(matrix, expected)
+
+
+def test_shape_factors_by_hand() -> None:
+    factors = {scale: muon_factor(scale, 8, 2) for scale in MuonScale}
+    assert factors == {"none": 1.0, "spectral": 2.0, "original": 2.0, "rms": pytest.approx(0.2 * math.sqrt(8))}
+    assert muon_factor(MuonScale.SPECTRAL, 2, 8) == 0.5
+    assert muon_factor(MuonScale.ORIGINAL, 2, 8) == 1.0
+
+
+def test_maximize_is_the_negative_gradient() -> None:
+    up, down = _matrices(), _matrices()
+    for a, b, gradient in zip(up, down, _matrices(9), strict=True):
+        a.grad, b.grad = gradient.clone(), -gradient
+    Muon(up, maximize=True).step()
+    Muon(down).step()
+    assert all(torch.equal(a, b) for a, b in zip(up, down, strict=True))
+
+
+def test_missing_gradients_and_empty_matrices_are_left_alone() -> None:
+    still, empty = torch.ones(2, 2), torch.ones(0, 3)
+    empty.grad = torch.ones(0, 3)
+    Muon([still, empty]).step()
+    assert torch.equal(still, torch.ones(2, 2))
+
+
+def test_closure_runs_once_and_its_loss_is_returned() -> None:
+    matrix = torch.ones(2, 2, requires_grad=True)
+    optimizer = Muon([matrix])
+
+    def closure() -> float:
+        optimizer.zero_grad()
+        loss = matrix.square().sum()
+        loss.backward()
+        return loss.item()
+
+    assert optimizer.step(closure) == 4.0
+    assert not torch.equal(matrix.detach(), torch.ones(2, 2))
+
+
+def test_saved_state_goes_on_bit_for_bit() -> None:
+    whole, halves = _matrices(), _matrices()
+    one = Muon(whole)
+    _descend(one, whole, 6)
+    first = Muon(halves)
+    _descend(first, halves, 3)
+    second = Muon(halves)
+    second.load_state_dict(first.state_dict())
+    generator = torch.Generator().manual_seed(1)
+    for step in range(6):
+        for parameter in halves:
+            gradient = torch.randn(parameter.shape, generator=generator) + parameter.detach()
+            parameter.grad = gradient if step >= 3 else None
+        if step >= 3:
+            second.step()
+    assert all(torch.equal(a, b) for a, b in zip(whole, halves, strict=True))
+
+
+@pytest.mark.parametrize("bad", [{"lr": -1.0}, {"momentum": 1.0}, {"weight_decay": -0.1}, {"scale": "huge"}])
+def test_bad_options_are_refused(bad: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=r"must be|not a valid"):
+        Muon(_matrices(), **bad)  # type: ignore[arg-type]
+
+
+def test_vectors_are_refused_and_leave_no_group_behind() -> None:
+    optimizer = Muon(_matrices())
+    with pytest.raises(ValueError, match=r"matrices; this parameter has shape \(3,\)"):
+        optimizer.add_param_group({"params": [torch.ones(3)]})
+    assert len(optimizer.param_groups) == 1
