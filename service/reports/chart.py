@@ -82,6 +82,15 @@ def legend(theme: Theme, **extra: Any) -> Json:
     }  # fmt: skip
 
 
+def legend_rows(names: Sequence[str]) -> int:
+    """Rows that a legend of `names` takes in a phone's column, where 300 px are left for it."""
+    rows, used = 1, 0
+    for name in names:
+        width = 56 + 7 * len(name)
+        rows, used = (rows + 1, width) if used and used + width > 300 else (rows, used + width)
+    return rows
+
+
 def axis(theme: Theme, title: str, **extra: Any) -> Json:
     """One axis: hairline grid, outside ticks, title with the unit."""
     return {

@@ -26,7 +26,7 @@ def loss_chart(result: StudyResult, theme: Theme) -> Chart:
         return Chart(key=KEY, title=title, note=_NOTE, table=table, empty=empty)
     sizes = sorted({words.size_of(curve, result.axis) for arm in result.arms for curve in arm.curves})
     data = [
-        *_legend_entries(result, sizes, theme),
+        *_legend_entries(sizes, theme),
         *(trace for index in range(len(result.arms)) for trace in _panel(result, index, sizes, theme)),
     ]
     bowl, everything = bowl_range(result), all_range(result)
@@ -67,11 +67,11 @@ def _ranges(panels: int, x_range: list[float], y_range: list[float]) -> Json:
     }
 
 
-def _legend_entries(result: StudyResult, sizes: list[int], theme: Theme) -> Iterable[Json]:
+def _legend_entries(sizes: list[int], theme: Theme) -> Iterable[Json]:
     """One entry a width for all panels: clicking it hides that width everywhere."""
     for size, colour in size_colours(sizes, theme).items():
         yield {
-            "type": "scatter", "mode": "lines", "x": [None], "y": [None], "name": f"{result.axis} {size}",
+            "type": "scatter", "mode": "lines", "x": [None], "y": [None], "name": str(size),
             "legendgroup": str(size), "line": {"color": colour, "width": 3}, "hoverinfo": "skip",
         }  # fmt: skip
 

@@ -63,10 +63,11 @@ def panel_layout(result: StudyResult, theme: Theme, view: tuple[list[float], lis
     rows = ceil(count / columns)
     panel = 250 if narrow else (340 if rows == 1 else 290)
     chrome = 130 if narrow else 124
+    legend_title = {"text": f"{result.axis} ", "side": "left", "font": {"size": 12, "color": theme.muted}}
     layout = base_layout(
         theme, height=panel * rows + chrome, showlegend=True,
         margin={"l": 56 if narrow else 68, "r": 12, "t": 72 if narrow else 68, "b": 56},
-        legend=legend(theme, y=1.0 + 36 / (panel * rows), tracegroupgap=0),
+        legend=legend(theme, y=1.0 + 32 / (panel * rows), tracegroupgap=0, title=legend_title),
         shapes=[], annotations=[],
     )  # fmt: skip
     for index in range(count):

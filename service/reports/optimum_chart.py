@@ -5,7 +5,7 @@ from math import log2
 
 from mutransfer.result import ArmResult, Curve, CurveRole, CurveStatus, Interval, StudyResult
 from service.reports import numbers, words
-from service.reports.chart import Chart, Json, axis, base_layout, legend, octave_ticks, size_axis, spread
+from service.reports.chart import Chart, Json, axis, base_layout, legend, legend_rows, octave_ticks, size_axis, spread
 from service.reports.palette import ArmStyle, Theme, arm_style, faded
 from service.reports.table import Cell, Column, Table
 
@@ -105,7 +105,7 @@ def _prediction(arm: ArmResult, recorded: float, style: ArmStyle, largest: int) 
     tolerance = arm.verdict.tolerances.drift_octaves
     common = {"legendgroup": arm.name, "showlegend": False, "hoverinfo": "skip", "mode": "lines", "type": "scatter"}
     yield {
-        **common, "x": [left, right, right, left, left], "fill": "toself", "fillcolor": faded(style.colour, 0.07),
+        **common, "x": [left, right, right, left, left], "fill": "toself", "fillcolor": faded(style.colour, 0.05),
         "y": [recorded - tolerance] * 2 + [recorded + tolerance] * 2 + [recorded - tolerance], "line": {"width": 0},
     }  # fmt: skip
     yield {
@@ -164,9 +164,13 @@ def _layout(result: StudyResult, theme: Theme, sizes: list[int], span: tuple[flo
     """Direct labels at the right where there is room; a legend where there is not."""
     x_axis = size_axis(theme, result.axis, sizes)
     labels = [] if narrow else _labels(result, theme, span)
-    margin = {"l": 56, "r": 12, "t": 64, "b": 52} if narrow else {"l": 72, "r": _label_room(result), "t": 36, "b": 56}
+    names = [arm.name for arm in result.arms]
+    rows = legend_rows(names) if narrow else 0
+    margin = {"l": 56 if narrow else 72, "r": 12 if narrow else _label_room(result), "t": 36 + 20 * rows, "b": 56}
+    height = (320 if narrow else HEIGHT - 36) + 36 + 20 * rows
     return base_layout(
-        theme, height=400 if narrow else HEIGHT, margin=margin, showlegend=narrow, legend=legend(theme, y=1.05),
+        theme, height=height, margin=margin, showlegend=narrow,
+        legend=legend(theme, y=1 + 26 / (height - 92 - 20 * rows)),
         xaxis=x_axis, shapes=_divide(result, theme),
         yaxis=axis(theme, "optimal base learning rate (octaves)", range=list(span), **octave_ticks(*span)),
         annotations=[*labels, *_regions(result, theme), *_missing(result, theme)],
