@@ -28,7 +28,7 @@ def stop_on_signals() -> threading.Event:
     return stop
 
 
-def repeat(work: Callable[[], None], *, stop: threading.Event, every_seconds: float) -> None:
+def repeat(work: Callable[[], object], *, stop: threading.Event, every_seconds: float) -> None:
     """Call `work` every `every_seconds` until `stop`; while the database is away, less and less often."""
     wait = every_seconds
     while not stop.wait(wait):

@@ -1,0 +1,1 @@
+"""Mirroring studies to MLflow, out of the outbox; and judging again from MLflow alone."""
