@@ -37,7 +37,10 @@ class Settings(BaseSettings):
     working_dir: Path = Field(default_factory=Path.cwd)
     data_roots: Annotated[tuple[Path, ...], NoDecode] = ()
     model_packages: Annotated[tuple[str, ...], NoDecode] = ()  # packages that `family: package.module:build` may name
-    ray_address: str = ""
+    ray_address: str = ""  # of a Ray cluster; empty: every driver starts a private one on its own machine
+    ray_cpus: Annotated[int, Field(ge=1)] | None = None  # CPUs of a private Ray; all of the machine unless given
+    checkpoint_seconds: Annotated[float, Field(ge=0.0)] = 30.0  # work that a lost worker costs at most
+    trial_timeout_seconds: Annotated[float, Field(gt=0.0)] = 900.0  # a trial that reports nothing for so long is killed
     lease_ttl_seconds: Annotated[float, Field(gt=0.0)] = 30.0
     max_body_bytes: Annotated[int, Field(ge=1024)] = 1 << 20
     launcher: Literal["local", "ray-jobs", "kuberay"] = "local"

@@ -188,6 +188,18 @@ class DriverStore:
         """Failed attempts so far, by key, of this study's trials that have no result."""
         return self._read(trials.attempts)
 
+    def unfinished(self) -> Sequence[PlannedTrial]:
+        """What an earlier driver planned and did not finish: its successor runs these first."""
+        with reading(self._sessions) as session:
+            return [
+                PlannedTrial(
+                    key=trial.key,
+                    request=TrialRequest(use.arm, use.axis_value, use.lr_octaves, use.seed),
+                    spec=TrialSpec.model_validate(trial.spec),
+                )
+                for use, trial in trials.unfinished(session, self._study_id)
+            ]
+
     def observations(self) -> Mapping[progress.CurveKey, tuple[Observation, ...]]:
         """Finished and diverged trials by (arm, axis value)."""
         return self._read(progress.observations)

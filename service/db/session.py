@@ -95,11 +95,19 @@ def session_factory(engine: Engine) -> Sessions:
 
 @contextmanager
 def reading(sessions: Sessions) -> Iterator[Session]:
-    """A session on one consistent snapshot that takes no write lock; nothing in it is ever committed."""
+    """A session on one consistent snapshot that takes no write lock; nothing in it is ever committed.
+
+    Raises TransientError when the database does not answer.
+    """
     engine: Engine = sessions.kw["bind"]
     isolation = {} if engine.dialect.name == "sqlite" else {"isolation_level": "REPEATABLE READ"}
-    with sessions(bind=engine.execution_options(reading=True, **isolation)) as session:
-        yield session
+    try:
+        with sessions(bind=engine.execution_options(reading=True, **isolation)) as session:
+            yield session
+    except DBAPIError as error:
+        if not is_transient(error):
+            raise
+        raise TransientError(f"the database does not answer: {error.orig}") from error
 
 
 def insert_new(session: Session, table: type[DeclarativeBase], values: Mapping[str, Any]) -> bool:

@@ -146,6 +146,17 @@ def attempts(session: Session, study_id: str) -> Mapping[str, int]:
     return dict(session.execute(query).tuples().all())
 
 
+def unfinished(session: Session, study_id: str) -> Sequence[tuple[StudyTrialRow, TrialRow]]:
+    """Trials that the study has planned, that have no result and are not given up, largest first."""
+    query = (
+        select(StudyTrialRow, TrialRow)
+        .join(TrialRow, StudyTrialRow.trial_key == TrialRow.key)
+        .where(StudyTrialRow.study_id == study_id, TrialRow.result.is_(None), StudyTrialRow.unavailable.is_(False))
+        .order_by(StudyTrialRow.axis_value.desc(), StudyTrialRow.seed, TrialRow.key)
+    )
+    return session.execute(query).tuples().all()
+
+
 def _touch(row: TrialRow, *, finished: bool = False) -> None:
     row.updated_at = db_now()  # an SQL expression, evaluated at flush
     if finished:
