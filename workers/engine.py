@@ -1,0 +1,191 @@
+"""Decides what a study runs next: phases in order, each recorded once, every trial exactly once.
+
+The kernel's `plan.requests` says what a phase wants, the database what is known; between them this engine keeps the
+queue. It never blocks on a running trial and holds nothing that a successor could not read back from the database.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+import time
+
+import structlog
+
+from mutransfer.errors import TransientError
+from mutransfer.judge import CurveData, curve_of, recorded_lr
+from mutransfer.plan import Phase, Progress, TrialRequest, requests
+from mutransfer.spec import StudySpec
+from mutransfer.trial import Environment, Observation, TrialResult, TrialSpec, trial_key, trial_spec
+from service.db.driver_store import DriverStore, PhaseRecord, PlannedTrial
+from service.db.states import PhaseState
+from workers.recorder import Recorder
+
+MAX_ATTEMPTS = 3
+RECORDED = "recorded"
+#: How long planning leaves a database alone that did not answer.
+PLANNING_PAUSE_SECONDS = 2.0
+TRAINING_PHASES = (Phase.SEARCH, Phase.TRANSFER, Phase.VERIFY)
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One training run to start: the trial, its content key, and which attempt this is (from 1)."""
+
+    key: str
+    trial: TrialSpec
+    attempt: int
+
+
+class StudyEngine:
+    """The trials of one study from where the database left it. Used by one thread."""
+
+    def __init__(self, *, spec: StudySpec, environment: Environment, store: DriverStore, recorder: Recorder) -> None:
+        """Reads the study's progress from `store`. Raises TransientError when the database does not answer."""
+        self._spec = spec
+        self._environment = environment
+        self._store = store
+        self._recorder = recorder
+        self._arms = {arm.name: arm for arm in spec.arms}
+        self._observations = {key: list(found) for key, found in store.observations().items()}
+        self._unavailable = {key: set(found) for key, found in store.unavailable().items()}
+        self._recorded = dict(store.recorded())
+        self._attempts = dict(store.attempts())
+        self._phases = deque(phase for phase in TRAINING_PHASES if not _is_finished(store.phase(phase)))
+        self._queue: deque[str] = deque()
+        self._trials: dict[str, TrialSpec] = {}
+        self._places: dict[str, set[TrialRequest]] = {}
+        self._running: set[str] = set()
+        self._stale = True
+        self._not_before = 0.0
+        self._enqueue(store.unfinished())
+
+    @property
+    def finished(self) -> bool:
+        """Whether every training phase is recorded."""
+        return not self._phases
+
+    @property
+    def running(self) -> int:
+        """Jobs handed out and not yet answered."""
+        return len(self._running)
+
+    def next_job(self) -> Job | None:
+        """The next run to start; None when all work waits for running trials, for the database, or is finished."""
+        if not self._queue and not self.finished:
+            self._advance()
+        if not self._queue:
+            return None
+        key = self._queue.popleft()
+        self._running.add(key)
+        return Job(key=key, trial=self._trials[key], attempt=self._attempts.get(key, 0) + 1)
+
+    def started(self, key: str) -> None:
+        """An actor has begun a job."""
+        self._recorder.started(key, attempt=self._attempts.get(key, 0) + 1)
+
+    def progress(self, key: str, *, step: int, steps: int, train_loss_nats: float | None) -> None:
+        """A job is under way."""
+        self._recorder.progress(key, step=step, steps=steps, train_loss_nats=train_loss_nats)
+
+    def completed(self, key: str, result: TrialResult) -> None:
+        """A job has ended with a result."""
+        self._recorder.result(key, result)
+        self._observe(key, result)
+
+    def failed(self, key: str, traceback: str) -> None:
+        """A job has ended without a result: again, or given up after the last attempt."""
+        attempt = self._attempts[key] = self._attempts.get(key, 0) + 1
+        final = attempt >= MAX_ATTEMPTS
+        self._recorder.failure(key, attempt=attempt, traceback=traceback, final=final)
+        _log.warning("trial failed", key=key, attempt=attempt, given_up=final, reason=traceback[-2000:])
+        self._running.discard(key)
+        if not final:
+            self._queue.append(key)
+            return
+        for place in self._places.pop(key):
+            point = (place.lr_octaves, place.seed)
+            self._unavailable.setdefault((place.arm, place.axis_value), set()).add(point)
+        self._stale = True
+
+    def _advance(self) -> None:
+        """Plan until something can run, something runs, or all phases are recorded."""
+        # Planning reads what trials wrote: it waits until the recorder has nothing left to write.
+        if not self._stale or time.monotonic() < self._not_before or not self._recorder.settled():
+            return
+        try:
+            while not self.finished and not self._queue:
+                self._plan(self._phases[0])
+                if self._places:
+                    break
+                self._finish(self._phases[0])
+            self._stale = False
+        except TransientError as error:
+            self._not_before = time.monotonic() + PLANNING_PAUSE_SECONDS
+            _log.warning("planning waits for the database", error=str(error))
+
+    def _plan(self, phase: Phase) -> None:
+        """Queue what a phase wants, over and over while known results answer all of it."""
+        self._store.begin_phase(phase)
+        while wanted := requests(self._spec, phase, self._progress()):
+            planned = [self._planned(request) for request in wanted]
+            known = self._store.plan_trials(phase, planned)
+            self._enqueue(planned)
+            # What runs already will answer for itself.
+            for key in known.keys() - self._running:
+                self._queue.remove(key)
+                self._observe(key, known[key])
+            if not known:
+                return
+
+    def _finish(self, phase: Phase) -> None:
+        if phase is Phase.SEARCH:
+            self._recorded = {arm: self._record(arm) for arm in self._arms}
+            self._store.finish_phase(phase, {RECORDED: self._recorded})
+        else:
+            self._store.finish_phase(phase)
+        self._phases.popleft()
+
+    def _record(self, arm: str) -> float | None:
+        """The rate to transfer from the largest proxy."""
+        proxy = self._spec.axis.proxy[-1]
+        data = CurveData(
+            arm=arm,
+            axis_value=proxy,
+            observations=tuple(self._observations.get((arm, proxy), ())),
+            unavailable=frozenset(self._unavailable.get((arm, proxy), ())),
+        )
+        return recorded_lr(curve_of(self._spec, data, recorded=None))
+
+    def _planned(self, request: TrialRequest) -> PlannedTrial:
+        trial = trial_spec(self._spec, self._arms[request.arm], request.axis_value, request.lr_octaves, request.seed)
+        return PlannedTrial(key=trial_key(trial, self._environment), request=request, spec=trial)
+
+    def _enqueue(self, planned: Sequence[PlannedTrial]) -> None:
+        """Queue each key once, however many places ask for it."""
+        for item in planned:
+            if item.key not in self._places:
+                self._queue.append(item.key)
+            self._trials[item.key] = item.spec
+            self._places.setdefault(item.key, set()).add(item.request)
+
+    def _observe(self, key: str, result: TrialResult) -> None:
+        self._running.discard(key)
+        del self._trials[key]
+        for place in self._places.pop(key):
+            observation = Observation(lr_octaves=place.lr_octaves, seed=place.seed, loss_nats=result.loss_nats)
+            self._observations.setdefault((place.arm, place.axis_value), []).append(observation)
+        self._stale = True
+
+    def _progress(self) -> Progress:
+        return Progress(
+            observations=self._observations,
+            unavailable=self._unavailable,
+            recorded=self._recorded,
+            pending=frozenset(place for places in self._places.values() for place in places),
+        )
+
+
+def _is_finished(record: PhaseRecord | None) -> bool:
+    return record is not None and record.state is PhaseState.FINISHED
