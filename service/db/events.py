@@ -10,6 +10,8 @@ from sqlalchemy.orm import Session
 
 from service.db.tables import EventRow
 
+PAGE = 500  # events read at once
+
 
 class EventKind(StrEnum):
     """Everything that is told."""
@@ -42,7 +44,7 @@ def add_event(session: Session, study_id: str, kind: EventKind, payload: Mapping
     session.add(EventRow(study_id=study_id, kind=kind, payload=dict(payload or {})))
 
 
-def events_after(session: Session, study_id: str, after: int, *, limit: int = 500) -> list[Event]:
+def events_after(session: Session, study_id: str, after: int, *, limit: int = PAGE) -> list[Event]:
     """Events of a study with an id above `after`, oldest first."""
     rows = session.scalars(
         select(EventRow).where(EventRow.study_id == study_id, EventRow.id > after).order_by(EventRow.id).limit(limit)

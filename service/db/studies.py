@@ -1,0 +1,197 @@
+"""Studies as people see them: accept, look up, list, cancel. Callers own the transaction."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import and_, func, select
+from sqlalchemy.orm import Session
+
+from mutransfer.base import digest
+from mutransfer.errors import ConflictError, NotFoundError
+from mutransfer.spec import StudySpec
+from service.db import leases
+from service.db.events import EventKind, add_event
+from service.db.outbox import OutboxKind, add_message
+from service.db.session import Sessions, db_now, insert_new, transact
+from service.db.states import StudyState
+from service.db.tables import IdempotencyRow, LeaseRow, PhaseRow, StudyRow, StudyTrialRow, TrialRow
+from service.ids import is_study_id, new_study_id
+
+
+@dataclass(frozen=True, kw_only=True)
+class Submission:
+    """What a person hands in. `nonce` makes every trial of the study run anew; empty: known results are reused.
+
+    `fresh` says whether a nonce was asked for: two submissions under one idempotency key have different nonces, but
+    are the same request.
+    """
+
+    spec: StudySpec
+    trials_expected: int | None
+    nonce: str = ""
+    idempotency_key: str | None = None
+
+    def body_digest(self) -> str:
+        """Equal for equal requests, however written."""
+        return digest({"spec": self.spec.model_dump(mode="json"), "fresh": bool(self.nonce)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tally:
+    """How far a study is. Trials are counted once, however many phases use them."""
+
+    trials_planned: int = 0
+    trials_done: int = 0
+    trials_failed: int = 0
+    device_seconds: float = 0.0
+    phase: str | None = None  # the last one begun
+
+
+class _KeyTakenError(Exception):
+    """Another submission with this idempotency key was committed while ours was being written."""
+
+
+def submit(sessions: Sessions, submission: Submission) -> tuple[StudyRow, bool]:
+    """Accept a study in one transaction. Returns its row, and whether it is new.
+
+    The same idempotency key returns the study it first made. Raises ConflictError when that was for another body.
+    """
+    while True:
+        try:
+            return transact(sessions, lambda session: _submit(session, submission))
+        except _KeyTakenError:
+            continue  # now it is there to be found
+
+
+def _submit(session: Session, submission: Submission) -> tuple[StudyRow, bool]:
+    key = submission.idempotency_key
+    known = session.get(IdempotencyRow, key) if key else None
+    if known is not None:
+        if known.body_digest != submission.body_digest():
+            raise ConflictError(f"Idempotency-Key {key!r} was used for another study: {known.study_id}")
+        return get(session, known.study_id), False
+    row = _insert(session, submission)
+    if key:
+        values = {
+            "key": key, "project": row.project, "body_digest": submission.body_digest(), "study_id": row.id,
+        }  # fmt: skip
+        if not insert_new(session, IdempotencyRow, values):
+            raise _KeyTakenError
+    return row, True
+
+
+def _insert(session: Session, submission: Submission) -> StudyRow:
+    spec = submission.spec
+    row = StudyRow(
+        id=new_study_id(),
+        name=spec.name,
+        project=spec.project,
+        spec=spec.model_dump(mode="json"),
+        digest=spec.digest(),
+        nonce=submission.nonce,
+        trials_expected=submission.trials_expected,
+    )
+    session.add(row)
+    session.flush()
+    session.refresh(row)  # created_at is the database's
+    session.add(LeaseRow(study_id=row.id))
+    add_event(session, row.id, EventKind.SUBMITTED, {"name": spec.name})
+    session.flush()
+    return row
+
+
+def get(session: Session, study_id: str) -> StudyRow:
+    """One study. Raises NotFoundError."""
+    row = session.get(StudyRow, study_id) if is_study_id(study_id) else None
+    if row is None:
+        raise NotFoundError(f"no study {study_id}")
+    return row
+
+
+def page(
+    session: Session, *, state: StudyState | None, project: str | None, before: str | None, limit: int
+) -> list[StudyRow]:
+    """Up to `limit` studies with ids below `before`, newest first."""
+    query = select(StudyRow).order_by(StudyRow.id.desc()).limit(limit)
+    if state is not None:
+        query = query.where(StudyRow.state == state)
+    if project is not None:
+        query = query.where(StudyRow.project == project)
+    if before is not None:
+        query = query.where(StudyRow.id < before)
+    return list(session.scalars(query))
+
+
+def cancel(session: Session, study_id: str) -> StudyRow:
+    """queued → cancelled at once; running → cancelling, for its driver to stop. Nothing when cancelled already.
+
+    Raises NotFoundError, and ConflictError when the study has ended otherwise.
+    """
+    get(session, study_id)
+    leases.lock(session, study_id)
+    row = session.get(StudyRow, study_id, populate_existing=True)  # as it is now that nobody else may change it
+    assert row is not None  # noqa: S101 - found above, and studies are never deleted
+    state = StudyState(row.state)
+    if state in (StudyState.CANCELLING, StudyState.CANCELLED):
+        return row
+    if state is StudyState.QUEUED:
+        row.state = state.to(StudyState.CANCELLED)
+        row.finished_at = db_now()  # an SQL expression, evaluated at flush
+        add_event(session, study_id, EventKind.FINISHED, {"state": row.state, "error": ""})
+        add_message(session, OutboxKind.STUDY_FINISHED, study_id)
+    else:
+        row.state = state.to(StudyState.CANCELLING)
+        add_event(session, study_id, EventKind.CANCELLING)
+    session.flush()
+    session.refresh(row)
+    return row
+
+
+def tallies(session: Session, study_ids: Sequence[str]) -> Mapping[str, Tally]:
+    """The tally of each study."""
+    uses = (
+        select(StudyTrialRow.study_id, StudyTrialRow.trial_key, StudyTrialRow.reused, StudyTrialRow.unavailable)
+        .where(StudyTrialRow.study_id.in_(study_ids))
+        .distinct()
+        .subquery()
+    )
+    done = TrialRow.result.is_not(None)
+    query = (
+        select(
+            uses.c.study_id,
+            func.count(),
+            func.count().filter(done),
+            func.count().filter(and_(~done, uses.c.unavailable)),
+            func.coalesce(func.sum(TrialRow.device_seconds).filter(and_(done, ~uses.c.reused)), 0.0),
+        )
+        .join(TrialRow, TrialRow.key == uses.c.trial_key)
+        .group_by(uses.c.study_id)
+    )
+    counts = {row[0]: row[1:] for row in session.execute(query).tuples()}
+    phases = _latest_phases(session, study_ids)
+    return {study_id: _tally(counts.get(study_id, (0, 0, 0, 0.0)), phases.get(study_id)) for study_id in study_ids}
+
+
+def _tally(counts: tuple[int, int, int, float], phase: str | None) -> Tally:
+    planned, done, failed, seconds = counts
+    return Tally(trials_planned=planned, trials_done=done, trials_failed=failed, device_seconds=seconds, phase=phase)
+
+
+def _latest_phases(session: Session, study_ids: Sequence[str]) -> Mapping[str, str]:
+    query = (
+        select(PhaseRow.study_id, PhaseRow.name)
+        .where(PhaseRow.study_id.in_(study_ids))
+        .order_by(PhaseRow.started_at, PhaseRow.name)
+    )
+    return dict(session.execute(query).tuples().all())  # the last one of each study wins
+
+
+def phases(session: Session, study_id: str) -> list[PhaseRow]:
+    """The phases a study has begun, in order."""
+    query = select(PhaseRow).where(PhaseRow.study_id == study_id).order_by(PhaseRow.started_at, PhaseRow.name)
+    return list(session.scalars(query))
+
+
+def set_mlflow_url(session: Session, study_id: str, url: str) -> None:
+    """Note where MLflow shows this study."""
+    get(session, study_id).mlflow_url = url

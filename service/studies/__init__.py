@@ -1,0 +1,1 @@
+"""Studies over HTTP: submit, look at, cancel, judge, follow."""

@@ -1,0 +1,80 @@
+"""What FastAPI cannot derive: request bodies that we parse ourselves, and the problems that any request may meet."""
+
+from typing import Any
+
+from fastapi import FastAPI
+
+from mutransfer.spec import StudySpec
+from service.problems import MEDIA_TYPE, ProblemRead
+from service.studies.documents import JSON_TYPES, YAML_TYPES
+from service.studies.schemas import EXAMPLE_STUDY
+
+STUDY_INPUT = "StudyInput"
+REFERENCE = "#/components/schemas/{model}"
+
+EXAMPLE_YAML = """\
+version: 1
+name: quickstart
+model: {family: nanogpt, depth: 2, head_dim: 16, context: 32}
+data: {source: stdlib, tokenizer: printable}
+train: {batch: 32, steps: 300}
+widths: {base: 32, proxy: [32, 64], targets: [128, 256]}
+arms:
+  - {optimizer: adamw, parametrization: sp}
+  - {optimizer: muon, parametrization: mup}
+"""
+
+#: The body of POST /studies and POST /plan.
+STUDY_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "description": "A study, at most 1 MiB; every field is described by GET /schema/study.",
+        "content": {
+            JSON_TYPES[0]: {
+                "schema": {"$ref": REFERENCE.format(model=STUDY_INPUT)},
+                "examples": {"quickstart": {"summary": "Three arms over widths 32 to 256", "value": EXAMPLE_STUDY}},
+            },
+            YAML_TYPES[0]: {
+                "schema": {"type": "string"},
+                "examples": {"quickstart": {"summary": "Two arms over widths 32 to 256", "value": EXAMPLE_YAML}},
+            },
+        },
+    }
+}
+
+
+def _problem(description: str) -> dict[str, Any]:
+    return {"description": description, "model": ProblemRead, "content": {MEDIA_TYPE: {}}}
+
+
+#: Answers that any route may give.
+COMMON: dict[int | str, dict[str, Any]] = {
+    401: _problem("No token, or a wrong one."),
+    403: _problem("The Host or Origin is not ours."),
+    422: _problem("The input is wrong: `errors` names each field."),
+    503: _problem("The database does not answer; try again."),
+}
+NOT_FOUND: dict[int | str, dict[str, Any]] = {404: _problem("There is no such study.")}
+CONFLICT: dict[int | str, dict[str, Any]] = {409: _problem("The request contradicts what is stored.")}
+BODY: dict[int | str, dict[str, Any]] = {
+    400: _problem("The body is no JSON or YAML document."),
+    408: _problem("The body did not arrive in time."),
+    413: _problem("The body is too large."),
+    415: _problem("The body is neither JSON nor YAML by its Content-Type."),
+}
+
+
+def install(app: FastAPI) -> None:
+    """Add the study format to the components of the application's OpenAPI document."""
+    derive = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = derive()
+        schemas = document["components"]["schemas"]
+        if STUDY_INPUT not in schemas:
+            study = StudySpec.model_json_schema(ref_template="#/components/schemas/Study{model}")
+            parts = study.pop("$defs")
+            schemas |= {STUDY_INPUT: study} | {f"Study{name}": part for name, part in parts.items()}
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way

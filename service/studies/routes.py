@@ -1,0 +1,215 @@
+"""The routes of studies. Thin: parse, ask a repository or `read`, answer."""
+
+from enum import StrEnum
+from secrets import token_hex
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
+from fastapi.sse import EventSourceResponse
+from starlette.concurrency import run_in_threadpool
+
+from mutransfer.plan import PlanEstimate
+from mutransfer.recipe import Recipe
+from mutransfer.result import StudyResult
+from mutransfer.snippet import recipe_markdown, recipe_yaml, snippet
+from mutransfer.spec import StudySpec
+from service import cursors
+from service.conditional import ConditionalRoute
+from service.context import ContextDep
+from service.db import studies
+from service.db.session import reading, transact
+from service.db.states import StudyState
+from service.db.studies import Submission
+from service.studies import read
+from service.studies.checks import check_study, estimate_study
+from service.studies.documents import read_study
+from service.studies.openapi import BODY, COMMON, CONFLICT, NOT_FOUND, STUDY_BODY
+from service.studies.schemas import (
+    EXAMPLE_ID,
+    ArmCurves,
+    ArmVerdict,
+    CurvesRead,
+    EventRead,
+    StudyPage,
+    StudyRead,
+    VerdictRead,
+)
+from service.studies.stream import look, stream
+
+router = APIRouter(route_class=ConditionalRoute, responses=COMMON)
+
+StudyId = Annotated[str, Path(description="A study's id.", examples=[EXAMPLE_ID])]
+MAX_EVENT_ID = 2**63 - 1
+
+
+class RecipeFormat(StrEnum):
+    """How a recipe is written."""
+
+    JSON = "json"
+    YAML = "yaml"
+    PYTHON = "python"
+    MARKDOWN = "markdown"
+
+
+RENDERED = {
+    RecipeFormat.YAML: (recipe_yaml, "application/yaml"),
+    RecipeFormat.PYTHON: (snippet, "text/x-python"),
+    RecipeFormat.MARKDOWN: (recipe_markdown, "text/markdown"),
+}
+RENDERED_CONTENT: dict[str, Any] = {"content": {media_type: {} for _, media_type in RENDERED.values()}}
+
+
+async def _body(request: Request) -> bytes:
+    """The whole body; `bodies.BodyLimit` has bounded it."""
+    return await request.body()
+
+
+def _study_of(body: Annotated[bytes, Depends(_body)], request: Request, context: ContextDep) -> StudySpec:
+    """The study in the request's body, checked. Off the event loop: it parses, and looks at files."""
+    spec = read_study(body, request.headers.get("content-type", ""))
+    check_study(spec, context.settings)
+    return spec
+
+
+StudyBody = Annotated[StudySpec, Depends(_study_of)]
+
+
+@router.post(
+    "/studies", status_code=201, openapi_extra=STUDY_BODY,
+    responses={200: {"model": StudyRead, "description": "Submitted before with this key."}} | BODY | CONFLICT,
+)  # fmt: skip
+def submit_study(
+    spec: StudyBody,
+    context: ContextDep,
+    response: Response,
+    idempotency_key: Annotated[
+        str | None,
+        Header(min_length=1, max_length=255, pattern=r"^[!-~]+$", description="Sent again, it makes no second study."),
+    ] = None,
+    fresh: Annotated[bool, Query(description="Run every trial anew, even where its result is known.")] = False,
+) -> StudyRead:
+    """Submit a study. It is queued at once, and stays accepted whatever happens to this process."""
+    submission = Submission(
+        spec=spec,
+        trials_expected=estimate_study(spec).trials_expected,
+        nonce=token_hex(8) if fresh else "",
+        idempotency_key=idempotency_key,
+    )
+    row, is_new = studies.submit(context.sessions, submission)
+    response.status_code = 201 if is_new else 200
+    response.headers["Location"] = f"/api/v1/studies/{row.id}"
+    with reading(context.sessions) as session:
+        return read.study(session, row.id)
+
+
+@router.post("/plan", openapi_extra=STUDY_BODY, responses=BODY)
+def plan_study(spec: StudyBody) -> PlanEstimate:
+    """What a study would take, without running it: trials, tokens and device-seconds by phase and width."""
+    return estimate_study(spec)
+
+
+@router.get("/studies")
+def list_studies(
+    context: ContextDep,
+    state: StudyState | None = None,
+    project: Annotated[str | None, Query(max_length=64, pattern=r"^[a-z0-9-]*$")] = None,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    cursor: Annotated[str | None, Query(max_length=200)] = None,
+) -> StudyPage:
+    """Studies, newest first."""
+    before = cursors.decode(cursor, str)[0] if cursor else None
+    with reading(context.sessions) as session:
+        rows = studies.page(session, state=state, project=project, before=before, limit=limit + 1)
+        items = read.study_reads(session, rows[:limit])
+    following = cursors.encode([items[-1].id]) if len(rows) > limit else None
+    return StudyPage(items=items, next_cursor=following)
+
+
+@router.get("/studies/{study_id}", responses=NOT_FOUND)
+def show_study(study_id: StudyId, context: ContextDep) -> StudyRead:
+    """One study and how far it is."""
+    with reading(context.sessions) as session:
+        return read.study(session, study_id)
+
+
+@router.post("/studies/{study_id}/cancel", responses=NOT_FOUND | CONFLICT)
+def cancel_study(study_id: StudyId, context: ContextDep) -> StudyRead:
+    """Stop a study: a queued one at once, a running one as soon as its driver has stopped its trials."""
+    transact(context.sessions, lambda session: studies.cancel(session, study_id))
+    with reading(context.sessions) as session:
+        return read.study(session, study_id)
+
+
+@router.get("/studies/{study_id}/result", responses=NOT_FOUND)
+def study_result(study_id: StudyId, context: ContextDep) -> StudyResult:
+    """The result document; while the study runs, over what has finished so far."""
+    with reading(context.sessions) as session:
+        return read.result_document(session, study_id)
+
+
+@router.get("/studies/{study_id}/curves", responses=NOT_FOUND)
+def study_curves(study_id: StudyId, context: ContextDep) -> CurvesRead:
+    """Loss against learning rate, a curve an arm and axis value, with fitted minima and intervals."""
+    with reading(context.sessions) as session:
+        result = read.result_document(session, study_id)
+    arms = [
+        ArmCurves(name=arm.name, optimizer=arm.optimizer, parametrization=arm.parametrization, curves=arm.curves)
+        for arm in result.arms
+    ]
+    return CurvesRead(axis=result.axis, arms=arms)
+
+
+@router.get("/studies/{study_id}/verdict", responses=NOT_FOUND)
+def study_verdict(study_id: StudyId, context: ContextDep) -> VerdictRead:
+    """Whether each arm's learning rate transfers, and why."""
+    with reading(context.sessions) as session:
+        result = read.result_document(session, study_id)
+    arms = [
+        ArmVerdict(name=arm.name, optimizer=arm.optimizer, parametrization=arm.parametrization, verdict=arm.verdict)
+        for arm in result.arms
+    ]
+    state = StudyState(result.study.state)
+    return VerdictRead(state=state, final=state is StudyState.COMPLETED, arms=arms)
+
+
+@router.get(
+    "/studies/{study_id}/recipe", response_model=Recipe,
+    responses={200: RENDERED_CONTENT} | NOT_FOUND | CONFLICT,
+)  # fmt: skip
+def study_recipe(
+    study_id: StudyId,
+    context: ContextDep,
+    width: Annotated[int, Query(ge=1, le=1_048_576, examples=[4096])],
+    depth: Annotated[int | None, Query(ge=1, le=1000)] = None,
+    arm: Annotated[str | None, Query(max_length=64)] = None,
+    format: Annotated[RecipeFormat, Query()] = RecipeFormat.JSON,  # noqa: A002 - the parameter's public name
+) -> Any:
+    """What to set at a width: learning rate, ε, weight decay and initialisation of every parameter group."""
+    with reading(context.sessions) as session:
+        found = read.study_recipe(session, study_id, width=width, depth=depth, arm=arm)
+    if format is RecipeFormat.JSON:
+        return found
+    render, media_type = RENDERED[format]
+    return Response(render(found), media_type=media_type)
+
+
+@router.get(
+    "/studies/{study_id}/events", response_class=EventSourceResponse,
+    responses={
+        200: {"model": EventRead, "description": "`event: KIND`, `data: JSON`, and an id to resume after."},
+        204: {"description": "The study is over and everything has been told."},
+    } | NOT_FOUND,
+)  # fmt: skip
+async def study_events(
+    study_id: StudyId,
+    context: ContextDep,
+    last_event_id: Annotated[int, Header(ge=0, le=MAX_EVENT_ID, description="Resume after this event.")] = 0,
+    after: Annotated[int, Query(ge=0, le=MAX_EVENT_ID, description="The same, for a first request.")] = 0,
+) -> Response:
+    """Follow a study: its events as they happen, and its progress (`event: progress`) whenever it changes."""
+    start = max(last_event_id, after)
+    first = await run_in_threadpool(look, context, study_id, start)
+    if start and first.is_over and not first.events:
+        return Response(status_code=204)  # tells an EventSource not to connect again
+    headers = {"X-Accel-Buffering": "no", "Cache-Control": "no-store"}
+    return EventSourceResponse(stream(context, study_id, start), headers=headers)
