@@ -71,6 +71,10 @@ class StudyEngine:
         """Jobs handed out and not yet answered."""
         return len(self._running)
 
+    def check(self) -> None:
+        """Raises what keeps outcomes from being written: LeaseLostError, or a bug."""
+        self._recorder.check()
+
     def next_job(self) -> Job | None:
         """The next run to start; None when all work waits for running trials, for the database, or is finished."""
         if not self._queue and not self.finished:

@@ -101,10 +101,10 @@ class _Inbox:
 class Recorder:
     """Start it with `start`, end it with `close`. Its methods return at once and may be called from one thread."""
 
-    def __init__(self, store: DriverStore, *, spool: Spool, storage: Path, epoch: int) -> None:
+    def __init__(self, store: DriverStore, *, spool: Spool, checkpoints: Path, epoch: int) -> None:
         self._store = store
         self._spool = spool
-        self._storage = storage
+        self._checkpoints = checkpoints
         self._epoch = epoch
         self._inbox = _Inbox()
         self._wake = threading.Condition()
@@ -200,7 +200,7 @@ class Recorder:
         except NotFoundError:
             _log.warning("a spooled result belongs to no trial of this database", key=item.key)
         self._spool.remove(item.key)
-        Checkpoints(self._storage, key=item.key, epoch=self._epoch).discard()
+        Checkpoints(self._checkpoints, key=item.key, epoch=self._epoch).discard()
 
     def _write_views(self) -> None:
         if time.monotonic() - self._views_written < PROGRESS_SECONDS:

@@ -1,0 +1,133 @@
+"""The process that trains: one Ray actor, reused from trial to trial, that knows neither the database nor MLflow.
+
+It trains in slices of about a second and a half, reports each through Tune, checkpoints now and then, and resumes from
+the newest checkpoint that it finds.
+"""
+
+from pathlib import Path
+import time
+from typing import Any
+
+from ray.tune import Trainable
+import torch
+
+from mutransfer.base import Value
+from mutransfer.errors import SpecError, TransientError
+from mutransfer.trial import TrialSpec
+from workers.checkpoint import Checkpoints
+from workers.data import TokenData, load, prepare
+from workers.environment import device_type
+from workers.train import Trainer
+
+#: Time between two reports; a report also ends with the trial.
+REPORT_SECONDS = 1.5
+
+
+class TrialJob(Value):
+    """All that an actor is told, as JSON in Tune's config. `threads` is what torch may use on a CPU."""
+
+    key: str
+    epoch: int
+    trial: TrialSpec
+    data_fingerprint: str
+    checkpoints: Path
+    cache: Path
+    model_packages: tuple[str, ...] = ()
+    threads: int = 1
+    checkpoint_seconds: float = 30.0
+
+
+#: Data sets mapped by this process: trials of a study share one.
+_mapped: dict[str, TokenData] = {}
+
+
+class TrialActor(Trainable):
+    """Tune's class trainable over `Trainer`. `step` returns {step, steps, train_loss_nats, done, result, warning}."""
+
+    _job: TrialJob
+    _checkpoints: Checkpoints
+    _trainer: Trainer | None
+    _warning: str
+    _saved_at: float
+
+    def setup(self, config: dict[str, Any]) -> None:
+        """See Trainable."""
+        self._assign(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """See Trainable: take the next trial in the same process."""
+        self._assign(new_config)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """Train until the next report; the last one carries the TrialResult as JSON in `result`."""
+        trainer = self._ready()
+        started = time.monotonic()
+        losses = []
+        while not trainer.done and time.monotonic() - started < REPORT_SECONDS:
+            losses.append(trainer.run(1).train_loss_nats)
+        report = {"step": trainer.step_index, "steps": trainer.steps, "train_loss_nats": _mean(losses)}
+        if trainer.done:
+            result = trainer.finish().model_dump_json()
+            self._trainer = None
+            return report | {"done": True, "result": result, "warning": self._warning}
+        if time.monotonic() - self._saved_at >= self._job.checkpoint_seconds:
+            self.save_now()
+        return report | {"done": False, "result": "", "warning": self._warning}
+
+    def save_now(self) -> int:
+        """Checkpoint the trial in hand; returns its step, 0 when there is nothing to save.
+
+        A storage that takes no more is a warning: the run goes on, and would resume from the checkpoint before.
+        """
+        if self._trainer is None or self._trainer.step_index == 0:
+            return 0
+        self._saved_at = time.monotonic()
+        try:
+            self._checkpoints.save(self._trainer.step_index, self._trainer.state_dict())
+        except TransientError as error:
+            self._warning = str(error)
+            return 0
+        self._warning = ""
+        return self._trainer.step_index
+
+    def _assign(self, config: dict[str, Any]) -> None:
+        self._job = TrialJob.model_validate_json(config["job"])
+        self._checkpoints = Checkpoints(self._job.checkpoints, key=self._job.key, epoch=self._job.epoch)
+        self._trainer = None
+        self._warning = ""
+        self._saved_at = time.monotonic()
+
+    def _ready(self) -> Trainer:
+        """The trainer of the trial in hand, built and resumed when it is not there yet."""
+        if self._trainer is None:
+            self._trainer = start_trainer(self._job, self._checkpoints)
+            self._saved_at = time.monotonic()
+        return self._trainer
+
+
+def start_trainer(job: TrialJob, checkpoints: Checkpoints) -> Trainer:
+    """Build the trainer of a job and load its newest checkpoint, if there is one."""
+    torch.set_num_threads(job.threads)
+    trainer = Trainer(job.trial, _data(job), device=device_type(), model_packages=job.model_packages)
+    state = checkpoints.load()
+    if state is not None:
+        trainer.load_state_dict(state)
+    return trainer
+
+
+def _data(job: TrialJob) -> TokenData:
+    """The study's data: mapped before, found in the cache, or prepared here (a node with a disk of its own)."""
+    known = _mapped.get(job.data_fingerprint)
+    if known is None:
+        known = load(job.cache, job.data_fingerprint) or prepare(job.trial.data, job.cache)
+        if known.fingerprint != job.data_fingerprint:
+            raise SpecError.at("data.source", f"{job.trial.data.source} is not what it was when the study began")
+        _mapped.clear()
+        _mapped[known.fingerprint] = known
+    return known
+
+
+def _mean(losses: list[float | None]) -> float | None:
+    finite = [loss for loss in losses if loss is not None]
+    return sum(finite) / len(finite) if finite and len(finite) == len(losses) else None

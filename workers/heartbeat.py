@@ -1,0 +1,64 @@
+"""A driver's pulse: renews the lease, hears of cancellation, and ends a process that does not stop in time."""
+
+from collections.abc import Callable
+import threading
+import time
+
+import structlog
+
+from mutransfer.errors import LeaseLostError, NotFoundError, TransientError
+from service.db.driver_store import DriverStore
+from workers.control import Control, StopReason
+
+POLL_SECONDS = 1.0
+#: How long the main thread may take from hearing of a cancellation or a lost lease to its end.
+GRACE_SECONDS = 3.0
+
+_log = structlog.get_logger(__name__)
+
+
+class Heartbeat:
+    """A thread beside the driver. While the database is away it keeps trying: the lease may still be ours after."""
+
+    def __init__(
+        self, store: DriverStore, control: Control, *, ttl_seconds: float, overdue: Callable[[StopReason], None]
+    ) -> None:
+        """`overdue` is called from the thread when the grace is over; it should end the process."""
+        self._store = store
+        self._control = control
+        self._renew_seconds = ttl_seconds / 3.0
+        self._overdue = overdue
+        self._quit = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """End it; the lease then runs out by itself."""
+        self._quit.set()
+        self._thread.join(timeout=POLL_SECONDS)
+
+    def _run(self) -> None:
+        renewed_at = float("-inf")
+        while not self._quit.wait(min(POLL_SECONDS, self._renew_seconds)):
+            try:
+                if time.monotonic() - renewed_at >= self._renew_seconds:
+                    self._store.renew()
+                    renewed_at = time.monotonic()
+                if self._store.cancel_requested():
+                    self._control.stop(StopReason.CANCELLED)
+            except (LeaseLostError, NotFoundError) as error:
+                _log.error("the lease is lost: stopping", reason=str(error))
+                self._control.stop(StopReason.LEASE_LOST)
+            except TransientError as error:
+                _log.warning("heartbeat missed", error=str(error))
+            if self._control.reason in (StopReason.CANCELLED, StopReason.LEASE_LOST):
+                return self._see_out(self._control.reason)
+        return None
+
+    def _see_out(self, reason: StopReason) -> None:
+        if not self._quit.wait(GRACE_SECONDS):
+            _log.error("the driver did not stop in time: ending it", reason=reason.value)
+            self._overdue(reason)

@@ -1,0 +1,206 @@
+"""Runs the engine's jobs on Ray Tune: one fresh Tuner an attempt, actors reused from trial to trial.
+
+Tune places actors and passes reports; it decides nothing and what it writes to disk is never read again. `_Supply`
+hands jobs out, `_Watch` takes what comes back.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+import shutil
+import tempfile
+import time
+from typing import Any
+
+import ray
+from ray import tune
+from ray.tune import Callback, CheckpointConfig, FailureConfig, RunConfig, TuneConfig, Tuner
+from ray.tune.search import Searcher
+import structlog
+
+from mutransfer.trial import TrialResult
+from workers.actor import TrialActor, TrialJob
+from workers.control import Control, Stopped, StopReason
+from workers.engine import Job, StudyEngine
+
+#: What a checkpoint of all running trials may take when the driver is told to stop.
+DRAIN_SECONDS = 7.0
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunPlan:
+    """How trials of a study run. Times in seconds; `gpus` and `cpus` are what one trial takes."""
+
+    epoch: int
+    data_fingerprint: str
+    checkpoints: Path
+    cache: Path
+    model_packages: tuple[str, ...]
+    cpus: int
+    gpus: int
+    max_concurrent: int | None
+    checkpoint_seconds: float
+    trial_timeout_seconds: float
+
+    def job(self, job: Job) -> TrialJob:
+        """What the actor is told."""
+        return TrialJob(
+            key=job.key,
+            epoch=self.epoch,
+            trial=job.trial,
+            data_fingerprint=self.data_fingerprint,
+            checkpoints=self.checkpoints,
+            cache=self.cache,
+            model_packages=self.model_packages,
+            threads=self.cpus,
+            checkpoint_seconds=self.checkpoint_seconds,
+        )
+
+    def concurrency(self) -> int:
+        """Trials at once on the connected cluster: as many as fit, or as the study says."""
+        total = ray.cluster_resources()
+        fit = int(total.get("CPU", 1)) // self.cpus
+        if self.gpus:
+            fit = min(fit, int(total.get("GPU", 0)) // self.gpus)
+        return max(1, fit if self.max_concurrent is None else min(fit, self.max_concurrent))
+
+
+def run_trials(engine: StudyEngine, plan: RunPlan, control: Control) -> None:
+    """Run the engine's jobs until it is finished. Ray must be connected.
+
+    Raises Stopped when `control` says so; running trials are then checkpointed (DRAIN) and all actors killed.
+    """
+    watch = _Watch(engine, plan, control)
+    with _scratch() as folder:
+        tuner = Tuner(
+            tune.with_resources(TrialActor, {"cpu": plan.cpus, "gpu": plan.gpus}),
+            tune_config=TuneConfig(
+                search_alg=_Supply(engine, plan, plan.concurrency()), num_samples=-1, reuse_actors=True
+            ),
+            run_config=RunConfig(
+                name="study",
+                storage_path=str(folder),
+                verbose=0,
+                callbacks=[watch],
+                failure_config=FailureConfig(max_failures=0),
+                checkpoint_config=CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
+            ),
+        )
+        try:
+            tuner.fit()
+        except Stopped as stopped:
+            watch.end(save=stopped.reason is StopReason.DRAIN)
+            raise
+
+
+@contextmanager
+def _scratch() -> Iterator[Path]:
+    """Where Tune may write its state; gone afterwards."""
+    folder = Path(tempfile.mkdtemp(prefix="mt-tune-"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+class _Supply(Searcher):
+    """Tune's searcher over the engine's queue."""
+
+    def __init__(self, engine: StudyEngine, plan: RunPlan, limit: int) -> None:
+        super().__init__()
+        self._engine = engine
+        self._plan = plan
+        self._limit = limit
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # noqa: ARG002 - Tune's signature
+        """See Searcher: a config, None for not now, FINISHED for never again."""
+        if self._engine.running >= self._limit:
+            return None
+        job = self._engine.next_job()
+        if job is not None:
+            return {"key": job.key, "job": self._plan.job(job).model_dump_json()}
+        return str(Searcher.FINISHED) if self._engine.finished else None
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """See Searcher: `_Watch` has it already."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """See Searcher: there is nothing to keep."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """See Searcher: a Tuner is never restored."""
+
+    def __reduce__(self) -> tuple[type[Searcher], tuple[()]]:
+        # Tune pickles its searcher with its own state; ours holds threads and a database, and is never read back.
+        return Searcher, ()
+
+
+@dataclass(kw_only=True)
+class _Live:
+    """A running trial: its actor, and when it was last heard of."""
+
+    actor: Any
+    heard_at: float = field(default_factory=time.monotonic)
+    hung: bool = False
+
+
+class _Watch(Callback):
+    """Passes on what trials report, kills those that hang, and stops the loop when the driver must stop."""
+
+    def __init__(self, engine: StudyEngine, plan: RunPlan, control: Control) -> None:
+        self._engine = engine
+        self._plan = plan
+        self._control = control
+        self._live: dict[str, _Live] = {}
+
+    def on_step_begin(self, **_info: Any) -> None:
+        """See Callback: about ten times a second, and after every event."""
+        self._control.check()
+        self._engine.check()
+        for key, live in self._live.items():
+            if not live.hung and time.monotonic() - live.heard_at > self._plan.trial_timeout_seconds:
+                _log.warning("trial hangs: killing its worker", key=key)
+                live.hung = True
+                ray.kill(live.actor)
+
+    def on_trial_start(self, *, trial: Any, **_info: Any) -> None:
+        """See Callback: an actor has the trial."""
+        key = trial.config["key"]
+        self._live[key] = _Live(actor=trial.temporary_state.ray_actor)
+        self._engine.started(key)
+
+    def on_trial_result(self, *, trial: Any, result: dict[str, Any], **_info: Any) -> None:
+        """See Callback: a report, the last one with the trial's result."""
+        key = trial.config["key"]
+        if result["warning"]:
+            _log.warning("trial goes on without a checkpoint", key=key, reason=result["warning"])
+        if result["result"]:
+            self._live.pop(key, None)
+            self._engine.completed(key, TrialResult.model_validate_json(result["result"]))
+            return
+        self._live[key].heard_at = time.monotonic()
+        self._engine.progress(
+            key, step=result["step"], steps=result["steps"], train_loss_nats=result["train_loss_nats"]
+        )
+
+    def on_trial_error(self, *, trial: Any, **_info: Any) -> None:
+        """See Callback: the trial raised, or its process died."""
+        key = trial.config["key"]
+        live = self._live.pop(key, None)
+        reason = str(trial.get_error() or "the worker died without a word")
+        if live is not None and live.hung:
+            reason = f"reported nothing for {self._plan.trial_timeout_seconds:g} s and was killed\n{reason}"
+        self._engine.failed(key, reason)
+
+    def end(self, *, save: bool) -> None:
+        """Kill all running trials, after a checkpoint each when `save`."""
+        actors = [live.actor for live in self._live.values()]
+        if save and actors:
+            saves = [actor.save_now.remote() for actor in actors]
+            done, late = ray.wait(saves, num_returns=len(saves), timeout=DRAIN_SECONDS)
+            _log.info("drained", saved=len(done), late=len(late))
+        for actor in actors:
+            ray.kill(actor)
