@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from mutransfer.base import Value, digest
-from mutransfer.spec import ArmSpec, DataSpec, EvalSpec, ModelSpec, StudySpec, TrainSpec
+from mutransfer.spec import ArmSpec, DataSpec, EvalSpec, ModelSpec, Parametrization, StudySpec, TrainSpec
 
 
 class TrialSpec(Value):
@@ -47,16 +47,21 @@ class Environment(Value):
 def trial_key(trial: TrialSpec, environment: Environment) -> str:
     """The content key: equal keys mean that the finished result of one run answers for the other.
 
-    The arm's display name is left out and its options are resolved, so that renaming an arm or spelling out a
-    default still finds the known result.
+    Left out is what cannot matter: the arm's display name, defaults that are spelled out, and the base size wherever
+    the run does not depend on it. Under SP it never does, and at base size μP *is* the SP run, bit for bit (a test of
+    the trainer holds this), so both arms of a study share the trials of their base width.
     """
     document = trial.model_dump(mode="json")
+    is_base = (trial.width, trial.depth) == (trial.base_width, trial.base_depth)
+    is_sp = is_base or trial.arm.parametrization is Parametrization.SP
     document["arm"] = {
         "optimizer": trial.arm.optimizer.value,
-        "parametrization": trial.arm.parametrization.value,
+        "parametrization": Parametrization.SP.value if is_sp else Parametrization.MUP.value,
         "rule": trial.arm.rule,
         "options": trial.arm.resolved_options().model_dump(mode="json"),
     }
+    if is_sp:
+        del document["base_width"], document["base_depth"]
     document["lr_octaves"] = f"{trial.lr_octaves:.4f}"
     return digest({"trial": document, "environment": environment.model_dump(mode="json")})
 
