@@ -56,7 +56,9 @@ RENDERED = {
     RecipeFormat.PYTHON: (snippet, "text/x-python"),
     RecipeFormat.MARKDOWN: (recipe_markdown, "text/markdown"),
 }
-RENDERED_CONTENT: dict[str, Any] = {"content": {media_type: {} for _, media_type in RENDERED.values()}}
+RECIPE_ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: {"content": {media_type: {} for _, media_type in RENDERED.values()}}
+}
 
 
 async def _body(request: Request) -> bytes:
@@ -174,7 +176,7 @@ def study_verdict(study_id: StudyId, context: ContextDep) -> VerdictRead:
 
 @router.get(
     "/studies/{study_id}/recipe", response_model=Recipe,
-    responses={200: RENDERED_CONTENT} | NOT_FOUND | CONFLICT,
+    responses=RECIPE_ANSWERS | NOT_FOUND | CONFLICT,
 )  # fmt: skip
 def study_recipe(
     study_id: StudyId,

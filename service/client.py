@@ -1,0 +1,273 @@
+"""The typed client of the REST API, which the command line stands on.
+
+Problem documents come back as the kernel's errors: SpecError (422 and unreadable bodies), NotFoundError, ConflictError,
+AccessError, and TransientError when the service is away or busy. Reading requests are repeated through short outages,
+and so are submissions: each carries an idempotency key.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from http import HTTPStatus
+import json
+import time
+from typing import Any, NoReturn, Self, TypeVar
+from urllib.parse import urlsplit
+import uuid
+
+import httpx
+from pydantic import BaseModel
+
+from mutransfer.errors import (
+    AccessError,
+    ConflictError,
+    MutransferError,
+    NotFoundError,
+    Problem,
+    SpecError,
+    TransientError,
+)
+from mutransfer.plan import PlanEstimate
+from mutransfer.recipe import Recipe
+from mutransfer.result import StudyResult
+from service.studies.schemas import API, CurvesRead, EventRead, Health, StudyPage, StudyRead, VerdictRead
+from service.trials.schemas import TrialDetail, TrialPage, TrialRead
+
+TIMEOUT_SECONDS = 30.0
+RETRY_DELAYS_SECONDS = (0.2, 0.5, 1.0, 2.0, 4.0)
+STREAM_SILENCE_SECONDS = 60.0  # the service sends a comment every 15 s
+PROGRESS = "progress"
+_BUSY = (HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT)
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+M = TypeVar("M", bound=BaseModel)
+
+
+class Client:
+    """One service at `url`. Use as a context manager, or call `close`."""
+
+    def __init__(self, url: str, token: str | None = None, *, transport: httpx.BaseTransport | None = None) -> None:
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self.url = url.rstrip("/")
+        self._http = httpx.Client(
+            base_url=self.url,
+            headers=headers,
+            timeout=TIMEOUT_SECONDS,
+            transport=transport,
+            # A proxy in the environment cannot reach this machine's loopback interface.
+            trust_env=urlsplit(url).hostname not in _LOOPBACK,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._http.close()
+
+    def health(self) -> Health:
+        """Raises TransientError while the service does not answer."""
+        return self._get("/healthz", Health)
+
+    def submit(
+        self, document: Mapping[str, Any] | str, *, idempotency_key: str | None = None, fresh: bool = False
+    ) -> StudyRead:
+        """Submit a study: a mapping, or YAML text. Repeated through outages without making a second study."""
+        headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
+        params = {"fresh": "true"} if fresh else {}
+        return self._post("/studies", StudyRead, document, headers=headers, params=params)
+
+    def plan(self, document: Mapping[str, Any] | str) -> PlanEstimate:
+        """What a study would take."""
+        return self._post("/plan", PlanEstimate, document)
+
+    def list(
+        self, *, state: str | None = None, project: str | None = None, limit: int = 50, cursor: str | None = None
+    ) -> StudyPage:
+        """One page of studies, newest first."""
+        params = {"state": state, "project": project, "limit": limit, "cursor": cursor}
+        return self._get(f"{API}/studies", StudyPage, params)
+
+    def get(self, study_id: str) -> StudyRead:
+        """One study."""
+        return self._get(_study(study_id), StudyRead)
+
+    def cancel(self, study_id: str) -> StudyRead:
+        """Ask a study to stop. Safe to repeat."""
+        return _parse(self._repeat(lambda: self._http.post(f"{_study(study_id)}/cancel")), StudyRead)
+
+    def result(self, study_id: str) -> StudyResult:
+        """The result document, partial while the study runs."""
+        return self._get(f"{_study(study_id)}/result", StudyResult)
+
+    def curves(self, study_id: str) -> CurvesRead:
+        """Loss against learning rate."""
+        return self._get(f"{_study(study_id)}/curves", CurvesRead)
+
+    def verdict(self, study_id: str) -> VerdictRead:
+        """The verdict of each arm."""
+        return self._get(f"{_study(study_id)}/verdict", VerdictRead)
+
+    def trials(self, study_id: str) -> Iterator[TrialRead]:
+        """All trials of a study, page by page."""
+        cursor: str | None = None
+        while True:
+            page = self._get(f"{_study(study_id)}/trials", TrialPage, {"limit": 1000, "cursor": cursor})
+            yield from page.items
+            cursor = page.next_cursor
+            if cursor is None:
+                return
+
+    def trial(self, study_id: str, key: str) -> TrialDetail:
+        """One trial with its training curve."""
+        return self._get(f"{_study(study_id)}/trials/{key}", TrialDetail)
+
+    def recipe(self, study_id: str, *, width: int, depth: int | None = None, arm: str | None = None) -> Recipe:
+        """What to set at a width."""
+        return self._get(f"{_study(study_id)}/recipe", Recipe, {"width": width, "depth": depth, "arm": arm})
+
+    def recipe_text(
+        self,
+        study_id: str,
+        *,
+        width: int,
+        form: str,
+        depth: int | None = None,
+        arm: str | None = None,
+    ) -> str:
+        """The recipe in another `form`: `yaml`, `python` or `markdown`."""
+        params = _given({"width": width, "depth": depth, "arm": arm, "format": form})
+        return self._repeat(lambda: self._http.get(f"{_study(study_id)}/recipe", params=params)).text
+
+    def watch(self, study_id: str, *, after: int = 0) -> Iterator[EventRead]:
+        """A study's events beyond `after`, and `progress` between them, until it is over.
+
+        Reconnects by itself; raises TransientError when the service stays away, NotFoundError for an unknown study.
+        """
+        failures = 0
+        while True:
+            try:
+                for event in self._stream(study_id, after):
+                    failures = 0
+                    after = event.id or after
+                    yield event
+                    if event.kind == "finished":
+                        return
+            except (TransientError, httpx.TransportError) as error:
+                if failures >= len(RETRY_DELAYS_SECONDS):
+                    raise TransientError(f"{self.url} does not answer: {error}") from error
+                time.sleep(RETRY_DELAYS_SECONDS[failures])
+                failures += 1
+            else:
+                if self.get(study_id).state.is_final:
+                    return
+
+    def wait(self, study_id: str) -> StudyRead:
+        """Wait until a study is over; returns it as it ended."""
+        for _event in self.watch(study_id):
+            pass
+        return self.get(study_id)
+
+    def _stream(self, study_id: str, after: int) -> Iterator[EventRead]:
+        timeout = httpx.Timeout(TIMEOUT_SECONDS, read=STREAM_SILENCE_SECONDS)
+        params = {"after": after}
+        with self._http.stream("GET", f"{_study(study_id)}/events", params=params, timeout=timeout) as response:
+            if response.status_code != HTTPStatus.NO_CONTENT:
+                if response.status_code != HTTPStatus.OK:
+                    response.read()
+                    _raise_problem(response)
+                yield from parse_events(response.iter_lines())
+
+    def _get(self, path: str, model: type[M], params: Mapping[str, Any] | None = None) -> M:
+        return _parse(self._repeat(lambda: self._http.get(path, params=_given(params or {}))), model)
+
+    def _post(
+        self,
+        path: str,
+        model: type[M],
+        document: Mapping[str, Any] | str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        params: Mapping[str, str] | None = None,
+    ) -> M:
+        if isinstance(document, str):
+            content, content_type = document, "application/yaml"
+        else:
+            content, content_type = json.dumps(document), "application/json"
+        sent = {**(headers or {}), "Content-Type": content_type}
+        return _parse(
+            self._repeat(lambda: self._http.post(f"{API}{path}", content=content, headers=sent, params=params)), model
+        )
+
+    def _repeat(self, send: Callable[[], httpx.Response]) -> httpx.Response:
+        for delay in (*RETRY_DELAYS_SECONDS, None):
+            try:
+                response = send()
+                if response.status_code not in _BUSY or delay is None:
+                    return _checked(response)
+            except httpx.TransportError as error:
+                if delay is None:
+                    raise TransientError(f"{self.url} does not answer: {error}") from error
+            time.sleep(delay)
+        raise AssertionError("the last round returns or raises")
+
+
+def parse_events(lines: Iterator[str]) -> Iterator[EventRead]:
+    """Server-sent events from the lines of a stream; comments are skipped, an unfinished last event is dropped."""
+    fields: dict[str, str] = {}
+    for line in lines:
+        if line:
+            name, _, value = line.partition(":")
+            if name:
+                value = value.removeprefix(" ")
+                fields[name] = f"{fields[name]}\n{value}" if name == "data" and "data" in fields else value
+        elif "data" in fields:
+            yield _event(fields)
+            fields = {}
+
+
+def _event(fields: Mapping[str, str]) -> EventRead:
+    payload = json.loads(fields["data"])
+    identity = int(fields["id"]) if "id" in fields else None
+    return EventRead(id=identity, kind=fields.get("event", "message"), at=payload.pop("at", None), payload=payload)
+
+
+def _study(study_id: str) -> str:
+    return f"{API}/studies/{study_id}"
+
+
+def _given(params: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in params.items() if value is not None}
+
+
+def _parse(response: httpx.Response, model: type[M]) -> M:
+    return model.model_validate_json(response.content)
+
+
+def _checked(response: httpx.Response) -> httpx.Response:
+    if response.is_success:
+        return response
+    _raise_problem(response)
+
+
+def _raise_problem(response: httpx.Response) -> NoReturn:
+    """The kernel's error for a problem document."""
+    status = response.status_code
+    try:
+        document = response.json()
+    except ValueError:
+        document = {}
+    detail = document.get("detail") or f"{status} {response.reason_phrase}"
+    problems = [Problem(field=fault["field"], message=fault["message"]) for fault in document.get("errors", [])]
+    errors: dict[int, type[MutransferError]] = {
+        HTTPStatus.UNAUTHORIZED: AccessError,
+        HTTPStatus.FORBIDDEN: AccessError,
+        HTTPStatus.NOT_FOUND: NotFoundError,
+        HTTPStatus.CONFLICT: ConflictError,
+    }
+    if status in errors:
+        raise errors[status](detail)
+    if status < HTTPStatus.INTERNAL_SERVER_ERROR:
+        raise SpecError(problems or [Problem(field="", message=detail)])
+    raise TransientError(detail)
