@@ -1,8 +1,9 @@
 r"""Maximal-update parametrization: the rules, as pure functions of how a matrix has grown.
 
 The condition (Yang, Simon, Bernstein, arXiv 2310.17813): a matrix `W` of shape `(d_out, d_in)` learns features at every
-width when `||W||_2` and `||dW||_2` are both Theta(sqrt(d_out / d_in)). A rule is what an optimizer needs on top of its update law
-to satisfy the second half; `from_update_law` is that sentence as a formula, and the tests hold every rule to it.
+width when `||W||_2` and `||dW||_2` are both Theta(sqrt(d_out / d_in)). A rule is what an optimizer needs on top of its
+update law to satisfy the second half; `from_update_law` is that sentence as a formula, and the tests hold every rule to
+it.
 
 All ratios are against the base model, so every multiplier is exactly 1 there:
 `r_in = d_in / d_in_base`, `r_out = d_out / d_out_base`, `n = depth / depth_base` for hidden matrices (1 elsewhere).
