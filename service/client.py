@@ -246,9 +246,9 @@ def _parse(response: httpx.Response, model: type[M]) -> M:
 
 
 def _checked(response: httpx.Response) -> httpx.Response:
-    if response.is_success:
-        return response
-    _raise_problem(response)
+    if not response.is_success:
+        _raise_problem(response)
+    return response
 
 
 def _raise_problem(response: httpx.Response) -> NoReturn:

@@ -60,6 +60,11 @@ RECIPE_ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {"content": {media_type: {} for _, media_type in RENDERED.values()}}
 }
 
+EVENT_ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: {"model": EventRead, "description": "`event: KIND`, `data: JSON`, and an id to resume after."},
+    204: {"description": "The study is over and everything has been told."},
+}
+
 
 async def _body(request: Request) -> bytes:
     """The whole body; `bodies.BodyLimit` has bounded it."""
@@ -197,10 +202,7 @@ def study_recipe(
 
 @router.get(
     "/studies/{study_id}/events", response_class=EventSourceResponse,
-    responses={
-        200: {"model": EventRead, "description": "`event: KIND`, `data: JSON`, and an id to resume after."},
-        204: {"description": "The study is over and everything has been told."},
-    } | NOT_FOUND,
+    responses=EVENT_ANSWERS | NOT_FOUND,
 )  # fmt: skip
 async def study_events(
     study_id: StudyId,
