@@ -75,7 +75,7 @@ class Exporter:
         except tracking_errors() as error:
             self._postpone(message, error)
             return False
-        except Exception as error:  # noqa: BLE001 - a fault of one message must not stop all others
+        except Exception as error:  # the edge of this process: a fault of one message must not stop all others
             log.exception("cannot be exported", study=message.study_id, kind=message.kind, key=message.key)
             self._postpone(message, error)
             return False

@@ -1,0 +1,207 @@
+"""Commands about studies on a service: run, submit, watch, list, show, cancel, report, logs."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+import uuid
+
+import typer
+
+from service.cli_connect import URL_HELP, connect, study_text
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from service.client import Client
+    from service.studies.schemas import StudyRead
+
+EXIT_FAILED = 1
+EXIT_INTERRUPTED = 130
+
+Url = Annotated[str | None, typer.Option(envvar="MUTRANSFER_URL", help=URL_HELP, show_default=False)]
+StudyFile = Annotated[Path, typer.Argument(help="Study file, YAML or JSON (`-`: standard input).", show_default=False)]
+StudyId = Annotated[str, typer.Argument(help="Id of a study, such as st_01….", show_default=False)]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
+ReportDir = Annotated[Path | None, typer.Option("--report", help="Write report.html and result.json to this folder.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    panel = "Studies"
+    for name, command in (
+        ("run", run), ("submit", submit), ("watch", watch), ("list", list_studies), ("show", show), ("cancel", cancel),
+        ("report", report), ("logs", logs),
+    ):  # fmt: skip
+        app.command(name, rich_help_panel=panel)(command)
+
+
+def run(
+    file: StudyFile,
+    url: Url = None,
+    json: Json = False,
+    report_dir: ReportDir = None,
+    no_watch: Annotated[bool, typer.Option("--no-watch", help="Wait for the end without showing progress.")] = False,
+    idempotency_key: Annotated[str | None, typer.Option(help="Submit at most once under this key.")] = None,
+) -> None:
+    """Submit a study, watch it, print its verdict. Exits 0 on any finished study, 1 if it failed or was cancelled."""
+    client = connect(url)
+    study = client.submit(study_text(file), idempotency_key=idempotency_key or str(uuid.uuid4()))
+    _see_through(client, study, json=json, report_dir=report_dir, quiet=no_watch)
+
+
+def watch(study_id: StudyId, url: Url = None, json: Json = False, report_dir: ReportDir = None) -> None:
+    """Come back to a study: watch it to its end and print its verdict."""
+    client = connect(url)
+    _see_through(client, client.get(study_id), json=json, report_dir=report_dir, quiet=False)
+
+
+def submit(
+    file: StudyFile,
+    url: Url = None,
+    json: Json = False,
+    idempotency_key: Annotated[str | None, typer.Option(help="Submit at most once under this key.")] = None,
+) -> None:
+    """Submit a study and return at once; prints its id."""
+    client = connect(url)
+    study = client.submit(study_text(file), idempotency_key=idempotency_key or str(uuid.uuid4()))
+    typer.echo(study.model_dump_json(indent=2) if json else study.id)
+    typer.echo(f"{study.name}: {_page(client, study)}", err=True)
+
+
+def list_studies(
+    url: Url = None,
+    state: Annotated[str | None, typer.Option(help="Only studies in this state.")] = None,
+    project: Annotated[str | None, typer.Option(help="Only studies of this project.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=200, help="How many, newest first.")] = 20,
+    json: Json = False,
+) -> None:
+    """List studies, newest first."""
+    from service.cli_tables import console, simple_table
+
+    page = connect(url).list(state=state, project=project, limit=limit)
+    if json:
+        typer.echo(page.model_dump_json(indent=2))
+        return
+    rows = [
+        (s.id, s.name, s.project, s.state.value, s.phase or "", f"{s.trials_done}/{s.trials_planned}",
+         s.created_at.astimezone().strftime("%Y-%m-%d %H:%M"))
+        for s in page.items
+    ]  # fmt: skip
+    labels = ("Id", "Name", "Project", "State", "Phase", "Trials", "Submitted")
+    console().print(simple_table(labels, rows, right=("Trials",)))
+
+
+def show(study_id: StudyId, url: Url = None, json: Json = False) -> None:
+    """Show a study: how far it is and what its curves say so far."""
+    from service.cli_tables import console, print_verdict
+
+    client = connect(url)
+    result = client.result(study_id)
+    if json:
+        typer.echo(result.model_dump_json(indent=2))
+        return
+    study = client.get(study_id)
+    out = console()
+    out.print(f"{_page(client, study)}  {study.trials_done} of {study.trials_planned} trials", markup=False)
+    if study.error:
+        out.print(study.error, markup=False)
+    print_verdict(result, out)
+
+
+def cancel(study_id: StudyId, url: Url = None) -> None:
+    """Cancel a study: queued at once, running as soon as its trials have stopped."""
+    study = connect(url).cancel(study_id)
+    typer.echo(f"{study.id} is {study.state.value}")
+
+
+def report(
+    study_id: StudyId,
+    url: Url = None,
+    folder: Annotated[Path, typer.Option("--output", "-o", help="Folder to write to.")] = Path(),
+) -> None:
+    """Write a study's report.html and result.json."""
+    client = connect(url)
+    for path in _write_report(client, client.get(study_id), folder):
+        typer.echo(str(path))
+
+
+def logs(
+    study_id: StudyId,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="How many lines from the end.")] = 50,
+    home: Annotated[Path | None, typer.Option(help="Home of the service on this machine.")] = None,
+) -> None:
+    """Print the end of a study's driver log, on the machine where the service runs."""
+    from mutransfer.errors import NotFoundError
+    from service.dispatch.launchers import tail
+    from service.runtime import default_home
+
+    path = (home or default_home()) / "logs" / f"{study_id}.log"
+    if not path.is_file():
+        raise NotFoundError(f"no log at {path}")
+    typer.echo(tail(path, lines))
+
+
+def _page(client: "Client", study: "StudyRead") -> str:
+    return f"{client.url}/studies/{study.id}"
+
+
+def _see_through(client: "Client", study: "StudyRead", *, json: bool, report_dir: Path | None, quiet: bool) -> None:
+    """Watch a study to its end, print what came out, and exit with its status."""
+    from service.cli_tables import console
+
+    err = console(stderr=True)
+    err.print(f"{study.name} · {study.id}\n{_page(client, study)}", markup=False)
+    try:
+        _wait(client, study.id, err, quiet=quiet)
+    except KeyboardInterrupt:
+        err.print(
+            f"\nThe study goes on. Come back with `mutransfer watch {study.id}{_same_service(client)}`,"
+            f" end it with `mutransfer cancel {study.id}{_same_service(client)}`.",
+            markup=False,
+        )
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    _conclude(client, client.get(study.id), err, json=json, report_dir=report_dir)
+
+
+def _same_service(client: "Client") -> str:
+    from service.runtime import default_home, read_runtime
+
+    return "" if read_runtime(default_home()).get("url") == client.url else f" --url {client.url}"
+
+
+def _wait(client: "Client", study_id: str, err: "Console", *, quiet: bool) -> None:
+    from service.cli_watch import follow
+
+    events = client.watch(study_id)
+    if quiet:
+        for _ in events:
+            pass
+    else:
+        follow(events, err)
+
+
+def _conclude(client: "Client", study: "StudyRead", err: "Console", *, json: bool, report_dir: Path | None) -> None:
+    from service.cli_tables import console, print_verdict
+
+    result = client.result(study.id)
+    if json:
+        typer.echo(result.model_dump_json(indent=2))
+    if study.state.value != "completed":
+        err.print(f"{study.id} {study.state.value}: {study.error or 'no reason given'}", markup=False)
+        raise typer.Exit(EXIT_FAILED)
+    if not json:
+        print_verdict(result, console())
+    if report_dir is not None:
+        for path in _write_report(client, study, report_dir):
+            err.print(f"written {path}", markup=False)
+    err.print(f"{_page(client, study)}{f' · {study.mlflow_url}' if study.mlflow_url else ''}", markup=False)
+
+
+def _write_report(client: "Client", study: "StudyRead", folder: Path) -> list[Path]:
+    from service.reports import write_report
+
+    folder.mkdir(parents=True, exist_ok=True)
+    result = client.result(study.id)
+    document, page = folder / "result.json", folder / "report.html"
+    document.write_text(result.model_dump_json(indent=2) + "\n")
+    write_report(result, study.spec, page)
+    return [page, document]

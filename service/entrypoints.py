@@ -1,0 +1,84 @@
+"""What each process of the service consists of: settings in, objects wired together, and run until SIGTERM."""
+
+import os
+from pathlib import Path
+import sys
+from typing import TYPE_CHECKING
+
+from mutransfer.errors import SpecError
+from service.logging import configure_logging
+from service.settings import Settings
+
+if TYPE_CHECKING:
+    from mutransfer.result import StudyResult
+    from mutransfer.spec import StudySpec
+    from service.db.leases import Claim
+    from service.db.states import StudyState
+
+
+def run_controller() -> None:
+    """The API and the dashboard."""
+    from service.app import serve
+
+    settings = Settings().prepare_home()
+    configure_logging(settings.log_format)
+    serve(settings)
+
+
+def run_dispatcher(*, max_studies: int = 1, driver: str = "") -> None:
+    """The claim loop. `driver`: a module to run in place of workers.driver."""
+    from service.db.leases import Leases
+    from service.db.session import make_engine, session_factory
+    from service.dispatch.dispatcher import Dispatcher
+    from service.dispatch.launchers import DRIVER_COMMAND, LocalLauncher
+    from service.dispatch.ledger import Ledger
+    from service.loops import stop_on_signals
+
+    stop = stop_on_signals()
+    settings = Settings().prepare_home()
+    configure_logging(settings.log_format)
+    if settings.launcher != "local":
+        raise SpecError.at("MUTRANSFER_LAUNCHER", f"{settings.launcher!r} is not available here: use local")
+    sessions = session_factory(make_engine(settings.database_url))
+    env = {name: value for name, value in os.environ.items() if name != "MUTRANSFER_TOKEN"}
+    command = (sys.executable, "-m", driver) if driver else DRIVER_COMMAND
+    launcher = LocalLauncher(logs=settings.home / "logs", env=env, command=command)
+
+    def finish(claim: "Claim", state: "StudyState", error: str) -> None:
+        from service.db.driver_store import DriverStore
+
+        store = DriverStore(sessions, claim.study_id, claim.epoch, ttl_seconds=settings.lease_ttl_seconds)
+        store.finish(state, result=None, error=error)
+
+    Dispatcher(
+        leases=Leases(sessions), ledger=Ledger(sessions), launcher=launcher, finish=finish,
+        ttl_seconds=settings.lease_ttl_seconds, limit=max_studies,
+    ).run(stop)  # fmt: skip
+
+
+def run_exporter() -> None:
+    """The mirror to MLflow."""
+    from service.db.outbox import Outbox
+    from service.db.session import make_engine, session_factory
+    from service.export.exporter import Exporter
+    from service.export.records import Records
+    from service.export.tracking import Tracking
+    from service.loops import stop_on_signals
+
+    stop = stop_on_signals()
+    settings = Settings().prepare_home()
+    configure_logging(settings.log_format)
+    if not settings.mlflow_url:
+        raise SpecError.at("MUTRANSFER_MLFLOW_URL", "the exporter needs the address of an MLflow tracking server")
+    sessions = session_factory(make_engine(settings.database_url))
+    Exporter(
+        outbox=Outbox(sessions), records=Records(sessions), tracking=Tracking(settings.mlflow_url),
+        service_url=settings.url, write_artifacts=write_artifacts,
+    ).run(stop)  # fmt: skip
+
+
+def write_artifacts(result: "StudyResult", spec: "StudySpec", folder: Path) -> None:
+    """The report of a finished study, for a folder of artifacts."""
+    from service.reports import write_report
+
+    write_report(result, spec, folder / "report.html")
