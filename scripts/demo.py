@@ -63,12 +63,8 @@ def wait_ready(service: Child, log: Path) -> str:
 
 
 def run_study(url: str, study: Path, report: Path) -> int:
-    """Submit, watch, print the verdict, save the report. Returns the exit status of `mutransfer run`."""
-    report.parent.mkdir(parents=True, exist_ok=True)
-    status = subprocess.call([*CLI, "run", str(study), "--url", url, "--report", str(report)])
-    if status == 0:
-        say(f"report     {os.path.relpath(report)}")
-    return status
+    """Submit, watch, print the verdict, write the report into a folder. Returns the status of `mutransfer run`."""
+    return subprocess.call([*CLI, "run", str(study), "--url", url, "--report", str(report)])
 
 
 def stay(service: Child, url: str, log: Path) -> None:
@@ -105,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         url = wait_ready(service, log)
         say(f"dashboard  {url}")
-        status = run_study(url, options.study, options.reports / f"{options.study.stem}.html")
+        status = run_study(url, options.study, options.reports / options.study.stem)
         if sys.stdin.isatty() and sys.stdout.isatty():
             stay(service, url, log)
         return status
