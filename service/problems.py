@@ -110,7 +110,7 @@ def problem_response(
     )
     # ASCII only: a message may quote characters that have no UTF-8 encoding.
     content = json.dumps(document.model_dump())
-    return Response(content, status_code=status, media_type=MEDIA_TYPE, headers=dict(headers or {}))
+    return Response(content, status_code=int(status), media_type=MEDIA_TYPE, headers=dict(headers or {}))
 
 
 def _cut(text: str) -> str:

@@ -72,9 +72,9 @@ def install(app: FastAPI) -> None:
         document = derive()
         schemas = document["components"]["schemas"]
         if STUDY_INPUT not in schemas:
-            study = StudySpec.model_json_schema(ref_template="#/components/schemas/Study{model}")
+            study = StudySpec.model_json_schema(ref_template=REFERENCE.format(model="Input{model}"))
             parts = study.pop("$defs")
-            schemas |= {STUDY_INPUT: study} | {f"Study{name}": part for name, part in parts.items()}
+            schemas |= {STUDY_INPUT: study} | {f"Input{name}": part for name, part in parts.items()}
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way

@@ -26,10 +26,10 @@ from service.studies.documents import read_study
 from service.studies.openapi import BODY, COMMON, CONFLICT, NOT_FOUND, STUDY_BODY
 from service.studies.schemas import (
     EXAMPLE_ID,
+    EXAMPLE_STREAM,
     ArmCurves,
     ArmVerdict,
     CurvesRead,
-    EventRead,
     StudyPage,
     StudyRead,
     VerdictRead,
@@ -61,7 +61,10 @@ RECIPE_ANSWERS: dict[int | str, dict[str, Any]] = {
 }
 
 EVENT_ANSWERS: dict[int | str, dict[str, Any]] = {
-    200: {"model": EventRead, "description": "`event: KIND`, `data: JSON`, and an id to resume after."},
+    200: {
+        "description": "`event: KIND`, `data: JSON`, and an id to resume after.",
+        "content": {"text/event-stream": {"schema": {"type": "string"}, "example": EXAMPLE_STREAM}},
+    },
     204: {"description": "The study is over and everything has been told."},
 }
 
@@ -201,7 +204,7 @@ def study_recipe(
 
 
 @router.get(
-    "/studies/{study_id}/events", response_class=EventSourceResponse,
+    "/studies/{study_id}/events", response_class=Response,
     responses=EVENT_ANSWERS | NOT_FOUND,
 )  # fmt: skip
 async def study_events(

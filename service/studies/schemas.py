@@ -49,6 +49,15 @@ EXAMPLE_READ: dict[str, Any] = {
     "links": {"self": f"{API}/studies/{EXAMPLE_ID}", "page": f"/studies/{EXAMPLE_ID}"},
 }
 
+EXAMPLE_STREAM = """\
+event: trial_result
+data: {"at": 1795320000.0, "key": "9f2c…", "status": "finished", "loss_nats": 2.104, "reused": false}
+id: 41
+
+event: progress
+data: {"state": "running", "phase": "search", "trials_planned": 36, "trials_done": 20}
+"""
+
 
 def utc(seconds: float | None) -> datetime | None:
     """Seconds since the epoch as a time in UTC."""

@@ -39,13 +39,13 @@ async def stream(context: Context, study_id: str, after: int) -> AsyncIterator[b
                 raise
             await asyncio.sleep(OUTAGE_SECONDS)  # the watcher stays; what it missed is told when the database is back
             continue
-        for event in seen.events:
-            after = event.id
-            yield encode(event)
         if seen.progress != told:
             told = seen.progress
             yield format_sse_event(event=PROGRESS, data_str=json.dumps(told))
             quiet_since = time.monotonic()
+        for event in seen.events:  # after the progress, so that `finished` is the last word
+            after = event.id
+            yield encode(event)
         if seen.is_over:
             return
         if time.monotonic() - quiet_since > KEEPALIVE_SECONDS:
