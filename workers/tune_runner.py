@@ -7,6 +7,8 @@ hands jobs out, `_Watch` takes what comes back.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+import logging
+import os
 from pathlib import Path
 import shutil
 import tempfile
@@ -74,11 +76,20 @@ def run_trials(engine: StudyEngine, plan: RunPlan, control: Control) -> None:
     Raises Stopped when `control` says so; running trials are then checkpointed (DRAIN) and all actors killed.
     """
     watch = _Watch(engine, plan, control)
+    limit = plan.concurrency()
+    # Actors start side by side, not one after the other.
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(limit)
+    # Tune warns that it finds none of the result files that we keep it from writing.
+    logging.getLogger("ray.tune").setLevel(logging.ERROR)
     with _scratch() as folder:
         tuner = Tuner(
             tune.with_resources(TrialActor, {"cpu": plan.cpus, "gpu": plan.gpus}),
             tune_config=TuneConfig(
-                search_alg=_Supply(engine, plan, plan.concurrency()), num_samples=-1, reuse_actors=True
+                search_alg=_Supply(engine, plan, limit),
+                num_samples=-1,
+                reuse_actors=True,
+                trial_name_creator=_trial_name,
+                trial_dirname_creator=_trial_name,
             ),
             run_config=RunConfig(
                 name="study",
@@ -94,6 +105,10 @@ def run_trials(engine: StudyEngine, plan: RunPlan, control: Control) -> None:
         except Stopped as stopped:
             watch.end(save=stopped.reason is StopReason.DRAIN)
             raise
+
+
+def _trial_name(trial: Any) -> str:
+    return str(trial.trial_id)
 
 
 @contextmanager
@@ -194,6 +209,10 @@ class _Watch(Callback):
         if live is not None and live.hung:
             reason = f"reported nothing for {self._plan.trial_timeout_seconds:g} s and was killed\n{reason}"
         self._engine.failed(key, reason)
+
+    def __reduce__(self) -> tuple[type[Callback], tuple[()]]:
+        # As of _Supply.
+        return Callback, ()
 
     def end(self, *, save: bool) -> None:
         """Kill all running trials, after a checkpoint each when `save`."""
