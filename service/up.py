@@ -163,7 +163,7 @@ def child_environment(settings: Settings) -> dict[str, str]:
     values = {
         name.upper(): str(value)
         for name, value in settings.model_dump(exclude={"token"}).items()
-        if name.upper() not in lists
+        if name.upper() not in lists and value is not None
     }
     values |= {name: separator.join(str(item) for item in items) for name, (items, separator) in lists.items()}
     if settings.token is not None:

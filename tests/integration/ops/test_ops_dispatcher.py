@@ -1,0 +1,184 @@
+"""The claim loop with real driver processes: once, again after a death, never left behind."""
+
+import os
+from pathlib import Path
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from sqlalchemy import func, select
+
+from service.db.leases import Leases
+from service.db.session import reading
+from service.db.states import StudyState
+from service.db.tables import EventRow, LeaseRow, TrialRow
+from service.dispatch.dispatcher import Dispatcher
+from tests.integration.ops import conftest as ops
+from tests.integration.ops.conftest import Home, is_running, wait_until
+
+
+def drive(dispatcher: Dispatcher, home: Home, study_id: str, *, seconds: float = 60.0) -> StudyState:
+    """Tick until the study has ended."""
+
+    def ended() -> bool:
+        dispatcher.tick()
+        return StudyState(home.row(study_id).state).is_final
+
+    wait_until(ended, seconds=seconds, what="the end of the study")
+    wait_until(lambda: dispatcher.tick() or not dispatcher.driving, what="the end of the driver")
+    return StudyState(home.row(study_id).state)
+
+
+def events(home: Home, study_id: str, kind: str) -> list[dict[str, object]]:
+    with reading(home.sessions) as session:
+        query = select(EventRow.payload).where(EventRow.study_id == study_id, EventRow.kind == kind)
+        return list(session.scalars(query.order_by(EventRow.id)))
+
+
+def epoch(home: Home, study_id: str) -> int:
+    with reading(home.sessions) as session:
+        return session.scalars(select(LeaseRow.epoch).where(LeaseRow.study_id == study_id)).one()
+
+
+def processes_of(home: Home, study_id: str) -> list[int]:
+    path = home.path / f"{study_id}.pids"
+    wait_until(path.exists, what="the driver's child")
+    wait_until(lambda: len(path.read_text().split()) == 2, what="its process ids")
+    return [int(pid) for pid in path.read_text().split()]
+
+
+def test_a_study_is_driven_once_to_its_verdict(home: Home) -> None:
+    study_id = home.submit("ok")
+    assert drive(home.dispatcher(), home, study_id) is StudyState.COMPLETED
+    assert epoch(home, study_id) == 1
+    result = home.row(study_id).result
+    assert result is not None
+    outcomes = {arm["name"]: arm["verdict"]["outcome"] for arm in result["arms"]}
+    assert outcomes["adamw-sp"] == "drifts"
+    assert "driving ok at epoch 1" in (home.path / "logs" / f"{study_id}.log").read_text()
+
+
+def test_two_dispatchers_share_the_work_and_never_a_study(sqlite_home: Home) -> None:
+    studies = [sqlite_home.submit(f"ok {number}", nonce=str(number)) for number in range(4)]
+    pair = [sqlite_home.dispatcher(limit=2), sqlite_home.dispatcher(limit=2)]
+
+    def all_ended() -> bool:
+        for dispatcher in pair:
+            dispatcher.tick()
+        return all(StudyState(sqlite_home.row(study).state).is_final for study in studies)
+
+    wait_until(all_ended, seconds=90)
+    assert [epoch(sqlite_home, study) for study in studies] == [1, 1, 1, 1]
+    assert {sqlite_home.row(study).state for study in studies} == {"completed"}
+
+
+def test_a_killed_driver_is_replaced_and_keeps_what_it_had(home: Home) -> None:
+    study_id = home.submit("killed")
+    assert drive(home.dispatcher(), home, study_id) is StudyState.COMPLETED
+    assert epoch(home, study_id) == 2
+    failures = events(home, study_id, "driver_failed")
+    assert failures == [{"epoch": 1, "exit_status": -signal.SIGKILL, "progress": 5}]
+    results = events(home, study_id, "trial_result")
+    with reading(home.sessions) as session:
+        trials = session.scalar(select(func.count()).select_from(TrialRow))
+    assert len(results) == len({payload["key"] for payload in results}) == trials
+
+
+def test_a_driver_that_keeps_crashing_fails_its_study_with_the_log(home: Home) -> None:
+    study_id = home.submit("crash")
+    started = time.monotonic()
+    assert drive(home.dispatcher(), home, study_id) is StudyState.FAILED
+    assert epoch(home, study_id) == 3
+    assert time.monotonic() - started > 3.0, "tries must be paused between"
+    error = home.row(study_id).error
+    assert "3 times in a row" in error
+    assert "ValueError: the stub was told to crash" in error
+
+
+def test_a_transient_exit_is_no_failure(sqlite_home: Home) -> None:
+    study_id = sqlite_home.submit("temp")
+    assert drive(sqlite_home.dispatcher(), sqlite_home, study_id) is StudyState.COMPLETED
+    assert epoch(sqlite_home, study_id) == 3
+    assert events(sqlite_home, study_id, "driver_failed") == []
+
+
+def test_shutdown_ends_drivers_with_their_children_and_gives_the_study_back(sqlite_home: Home) -> None:
+    study_id = sqlite_home.submit("hang")
+    dispatcher = sqlite_home.dispatcher()
+    dispatcher.tick()
+    pids = processes_of(sqlite_home, study_id)
+    dispatcher.shutdown()
+    assert not any(is_running(pid) for pid in pids)
+    assert sqlite_home.row(study_id).state == "running"
+    again = Leases(sqlite_home.sessions).claim_next("next", 10)
+    assert again is not None
+    assert (again.study_id, again.epoch) == (study_id, 2)
+
+
+@pytest.mark.parametrize("kind", ["hang", "stubborn"])
+def test_cancellation_reaches_the_driver_or_ends_it(
+    sqlite_home: Home, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.dispatch.dispatcher.CANCEL_GRACE_SECONDS", 1.5)
+    monkeypatch.setattr("service.dispatch.dispatcher.GRACE_SECONDS", 1.0)
+    study_id = sqlite_home.submit(kind)
+    dispatcher = sqlite_home.dispatcher()
+    dispatcher.tick()
+    pids = processes_of(sqlite_home, study_id)
+    sqlite_home.cancel(study_id)
+    assert sqlite_home.row(study_id).state == "cancelling"
+    assert drive(dispatcher, sqlite_home, study_id, seconds=15) is StudyState.CANCELLED
+    assert not any(is_running(pid) for pid in pids)
+
+
+def test_a_cancelled_study_without_a_driver_is_ended_without_starting_one(sqlite_home: Home) -> None:
+    study_id = sqlite_home.submit("hang")
+    first = sqlite_home.dispatcher()
+    first.tick()
+    processes_of(sqlite_home, study_id)
+    first.shutdown()
+    sqlite_home.cancel(study_id)
+    second = sqlite_home.dispatcher()
+    second.tick()
+    assert sqlite_home.row(study_id).state == "cancelled"
+    assert second.driving == ()
+
+
+def real_dispatcher(home: Home) -> "subprocess.Popen[bytes]":
+    command = [sys.executable, "-m", "service.cli", "dispatcher", "--driver", ops.STUB[-1]]
+    return subprocess.Popen(command, env=home.environment(), cwd=ops.REPOSITORY, stderr=subprocess.DEVNULL)
+
+
+def test_sigterm_of_the_real_dispatcher_leaves_no_process_behind(sqlite_home: Home) -> None:
+    study_id = sqlite_home.submit("hang")
+    process = real_dispatcher(sqlite_home)
+    pids = processes_of(sqlite_home, study_id)
+    sent_at = time.monotonic()
+    process.terminate()
+    assert process.wait(timeout=10) == 0
+    assert time.monotonic() - sent_at < 10
+    assert not any(is_running(pid) for pid in pids)
+
+
+def test_a_dispatcher_that_is_killed_takes_its_driver_along(sqlite_home: Home) -> None:
+    study_id = sqlite_home.submit("hang")
+    process = real_dispatcher(sqlite_home)
+    driver, child = processes_of(sqlite_home, study_id)
+    process.kill()
+    process.wait(timeout=5)
+    wait_until(lambda: not is_running(driver), seconds=10, what="the end of the driver")  # the kernel tells it
+    claimed = Leases(sqlite_home.sessions).claim_next("next", 10)
+    os.kill(child, signal.SIGKILL)  # the stub's own; Ray's processes end with their driver
+    assert claimed is not None, "the driver stopped in good order and gave its study back"
+
+
+def test_an_unstartable_driver_fails_the_study_at_once(sqlite_home: Home, tmp_path: Path) -> None:
+    study_id = sqlite_home.submit("ok")
+    dispatcher = sqlite_home.dispatcher()
+    dispatcher._launcher._command = (str(tmp_path / "missing"),)  # type: ignore[attr-defined]
+    dispatcher.tick()
+    row = sqlite_home.row(study_id)
+    assert row.state == "failed"
+    assert "cannot be started" in row.error
