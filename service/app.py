@@ -1,5 +1,7 @@
 """The controller: one ASGI application with API and dashboard."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from http import HTTPStatus
 from typing import Any
 
@@ -53,7 +55,14 @@ def health(context: ContextDep) -> Health:
 
 def create_app(settings: Settings) -> FastAPI:
     """The application over the database in `settings`, which `db.migrate` has brought up to date."""
-    sessions = session_factory(make_engine(settings.database_url))
+    engine = make_engine(settings.database_url)
+    sessions = session_factory(engine)
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        yield
+        engine.dispose()
+
     app = FastAPI(
         title="mutransfer",
         version=__version__,
@@ -61,6 +70,7 @@ def create_app(settings: Settings) -> FastAPI:
         openapi_url=f"{API}/openapi.json",
         docs_url=None,  # FastAPI's pages load their scripts from elsewhere
         redoc_url=None,
+        lifespan=lifespan,
     )
     app.state.context = Context(settings=settings, sessions=sessions)
     app.include_router(studies_router, prefix=API, tags=["studies"])

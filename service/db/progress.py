@@ -92,4 +92,4 @@ def _result_rows(session: Session, study_id: str) -> Sequence[tuple[str, int, bo
         .where(StudyTrialRow.study_id == study_id, TrialRow.status.in_(WITH_RESULT))
         .order_by(TrialRow.key, StudyTrialRow.axis_value)
     )  # fmt: skip
-    return session.execute(query).tuples().all()
+    return session.execute(query).all()

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 import json
 import time
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
-from sqlalchemy import Connection, CursorResult, Double, Engine, Executable, create_engine, event, make_url
+from sqlalchemy import Connection, Double, Engine, Executable, create_engine, event, literal, make_url
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.ext.compiler import compiles
@@ -113,8 +113,9 @@ def reading(sessions: Sessions) -> Iterator[Session]:
 def insert_new(session: Session, table: type[DeclarativeBase], values: Mapping[str, Any]) -> bool:
     """Insert one row unless a unique constraint already holds it. Returns whether it is new."""
     build = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
-    result = session.execute(build(table).values(**values).on_conflict_do_nothing())
-    return bool(cast(CursorResult[Any], result).rowcount)
+    statement = build(table).values(**values).on_conflict_do_nothing()
+    # What came back, not the row count: drivers disagree on that for an insert that did nothing.
+    return session.execute(statement.returning(literal(1))).first() is not None
 
 
 def is_transient(error: DBAPIError) -> bool:

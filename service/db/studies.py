@@ -167,7 +167,7 @@ def tallies(session: Session, study_ids: Sequence[str]) -> Mapping[str, Tally]:
         .join(TrialRow, TrialRow.key == uses.c.trial_key)
         .group_by(uses.c.study_id)
     )
-    counts = {row[0]: row[1:] for row in session.execute(query).tuples()}
+    counts = {row[0]: row[1:] for row in session.execute(query)}
     phases = _latest_phases(session, study_ids)
     return {study_id: _tally(counts.get(study_id, (0, 0, 0, 0.0)), phases.get(study_id)) for study_id in study_ids}
 
@@ -183,7 +183,7 @@ def _latest_phases(session: Session, study_ids: Sequence[str]) -> Mapping[str, s
         .where(PhaseRow.study_id.in_(study_ids))
         .order_by(PhaseRow.started_at, PhaseRow.name)
     )
-    return dict(session.execute(query).tuples().all())  # the last one of each study wins
+    return dict(session.execute(query).all())  # the last one of each study wins
 
 
 def phases(session: Session, study_id: str) -> list[PhaseRow]:

@@ -33,7 +33,7 @@ def page(session: Session, study_id: str, *, after: Place | None, limit: int) ->
     places = select(*PLACE).where(StudyTrialRow.study_id == study_id).distinct().order_by(*PLACE).limit(limit)
     if after is not None:
         places = places.where(tuple_(*PLACE) > after)
-    found = session.execute(places).tuples().all()
+    found = session.execute(places).all()
     if not found:
         return []
     query = (
@@ -43,7 +43,7 @@ def page(session: Session, study_id: str, *, after: Place | None, limit: int) ->
         .order_by(*PLACE, StudyTrialRow.phase)
         .options(defer(TrialRow.spec), defer(TrialRow.result))
     )
-    return _grouped(session.execute(query).tuples().all())
+    return _grouped(session.execute(query).all())
 
 
 def one(session: Session, study_id: str, key: str) -> StudyTrial:
@@ -54,7 +54,7 @@ def one(session: Session, study_id: str, key: str) -> StudyTrial:
         .where(StudyTrialRow.study_id == study_id, StudyTrialRow.trial_key == key)
         .order_by(*PLACE, StudyTrialRow.phase)
     )
-    found = _grouped(session.execute(query).tuples().all())
+    found = _grouped(session.execute(query).all())
     if not found:
         raise NotFoundError(f"study {study_id} has no trial {key}")
     return found[0]

@@ -71,7 +71,7 @@ def _uses(session: Session, study_id: str, keys: Sequence[str]) -> Iterator[tupl
     query = select(StudyTrialRow.trial_key, StudyTrialRow.reused).where(
         StudyTrialRow.study_id == study_id, StudyTrialRow.trial_key.in_(keys)
     )
-    yield from session.execute(query).tuples()
+    yield from session.execute(query)
 
 
 def _one(session: Session, key: str) -> TrialRow:
@@ -143,7 +143,7 @@ def attempts(session: Session, study_id: str) -> Mapping[str, int]:
         .join(StudyTrialRow, StudyTrialRow.trial_key == TrialRow.key)
         .where(StudyTrialRow.study_id == study_id, TrialRow.result.is_(None))
     )
-    return dict(session.execute(query).tuples().all())
+    return dict(session.execute(query).all())
 
 
 def unfinished(session: Session, study_id: str) -> Sequence[tuple[StudyTrialRow, TrialRow]]:
@@ -154,7 +154,7 @@ def unfinished(session: Session, study_id: str) -> Sequence[tuple[StudyTrialRow,
         .where(StudyTrialRow.study_id == study_id, TrialRow.result.is_(None), StudyTrialRow.unavailable.is_(False))
         .order_by(StudyTrialRow.axis_value.desc(), StudyTrialRow.seed, TrialRow.key)
     )
-    return session.execute(query).tuples().all()
+    return session.execute(query).all()
 
 
 def _touch(row: TrialRow, *, finished: bool = False) -> None:
