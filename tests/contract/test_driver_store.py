@@ -230,7 +230,7 @@ def test_json_with_infinities_or_nan_is_refused(submit: Submit, drive: Drive) ->
     store = drive()
     store.begin_phase("search")
     for number in (float("inf"), float("-inf"), float("nan")):
-        with pytest.raises((ValueError, StatementError), match="not JSON compliant")  # psycopg's own, or wrapped:
+        with pytest.raises((ValueError, StatementError), match="not JSON compliant"):  # psycopg's own, or wrapped
             store.finish_phase("search", {"recorded": {"a": number}})
     assert store.recorded() == {}
 
