@@ -16,10 +16,10 @@ DOCUMENT: dict[str, Any] = {
     "version": 1,
     "name": "small",
     "project": "tests",
-    "model": {"family": "nanogpt", "depth": 2, "head_dim": 16, "context": 16},
+    "model": {"family": "nanogpt", "depth": 2, "head_dim": 8, "context": 16},
     "data": {"source": "stdlib", "tokenizer": "printable"},
     "train": {"batch": 4, "steps": 10},
-    "widths": {"base": 16, "proxy": [16], "targets": [64]},
+    "widths": {"base": 8, "proxy": [16], "targets": [64]},
     "arms": [
         {"optimizer": "adamw", "parametrization": "sp"},
         {"optimizer": "adamw", "parametrization": "mup"},

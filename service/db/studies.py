@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import and_, func, select
+from sqlalchemy import Integer, and_, cast, func, select
 from sqlalchemy.orm import Session
 
 from mutransfer.base import digest
@@ -150,9 +150,14 @@ def cancel(session: Session, study_id: str) -> StudyRow:
 def tallies(session: Session, study_ids: Sequence[str]) -> Mapping[str, Tally]:
     """The tally of each study."""
     uses = (
-        select(StudyTrialRow.study_id, StudyTrialRow.trial_key, StudyTrialRow.reused, StudyTrialRow.unavailable)
+        select(
+            StudyTrialRow.study_id,
+            StudyTrialRow.trial_key,
+            func.min(cast(StudyTrialRow.reused, Integer)).label("reused"),
+            func.max(cast(StudyTrialRow.unavailable, Integer)).label("unavailable"),
+        )
         .where(StudyTrialRow.study_id.in_(study_ids))
-        .distinct()
+        .group_by(StudyTrialRow.study_id, StudyTrialRow.trial_key)
         .subquery()
     )
     done = TrialRow.result.is_not(None)
@@ -161,8 +166,8 @@ def tallies(session: Session, study_ids: Sequence[str]) -> Mapping[str, Tally]:
             uses.c.study_id,
             func.count(),
             func.count().filter(done),
-            func.count().filter(and_(~done, uses.c.unavailable)),
-            func.coalesce(func.sum(TrialRow.device_seconds).filter(and_(done, ~uses.c.reused)), 0.0),
+            func.count().filter(and_(~done, uses.c.unavailable == 1)),
+            func.coalesce(func.sum(TrialRow.device_seconds).filter(and_(done, uses.c.reused == 0)), 0.0),
         )
         .join(TrialRow, TrialRow.key == uses.c.trial_key)
         .group_by(uses.c.study_id)
