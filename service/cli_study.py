@@ -199,9 +199,8 @@ def _conclude(client: "Client", study: "StudyRead", err: "Console", *, json: boo
 def _write_report(client: "Client", study: "StudyRead", folder: Path) -> list[Path]:
     from service.reports import write_report
 
-    folder.mkdir(parents=True, exist_ok=True)
     result = client.result(study.id)
-    document, page = folder / "result.json", folder / "report.html"
+    written = write_report(result, study.spec, folder)
+    document = folder / "result.json"
     document.write_text(result.model_dump_json(indent=2) + "\n")
-    write_report(result, study.spec, page)
-    return [page, document]
+    return [*written, document]

@@ -78,7 +78,7 @@ def run_exporter() -> None:
 
 
 def write_artifacts(result: "StudyResult", spec: "StudySpec", folder: Path) -> None:
-    """The report of a finished study, for a folder of artifacts."""
+    """The report of a finished study and its figures, into a folder of artifacts."""
     from service.reports import write_report
 
-    write_report(result, spec, folder / "report.html")
+    write_report(result, spec, folder)
