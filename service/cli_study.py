@@ -21,7 +21,7 @@ Url = Annotated[str | None, typer.Option(envvar="MUTRANSFER_URL", help=URL_HELP,
 StudyFile = Annotated[Path, typer.Argument(help="Study file, YAML or JSON (`-`: standard input).", show_default=False)]
 StudyId = Annotated[str, typer.Argument(help="Id of a study, such as st_01….", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
-ReportDir = Annotated[Path | None, typer.Option("--report", help="Write report.html and result.json to this folder.")]
+ReportDir = Annotated[Path | None, typer.Option("--report", help="Write the report, its figures and result.json to this folder.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -118,7 +118,7 @@ def report(
     url: Url = None,
     folder: Annotated[Path, typer.Option("--output", "-o", help="Folder to write to.")] = Path(),
 ) -> None:
-    """Write a study's report.html and result.json."""
+    """Write a study's report, its figures and result.json."""
     client = connect(url)
     for path in _write_report(client, client.get(study_id), folder):
         typer.echo(str(path))
