@@ -1,0 +1,95 @@
+// What every page does: appearance switch, times in the viewer's zone, copy buttons, dialogs, filters.
+
+const NAMES = { auto: "automatic", light: "light", dark: "dark" };
+const NEXT = { auto: "light", light: "dark", dark: "auto" };
+const STEPS = [[60, "second"], [3600, "minute"], [86400, "hour"], [30 * 86400, "day"], [365 * 86400, "month"], [Infinity, "year"]];
+
+function age(seconds) {
+  const words = new Intl.RelativeTimeFormat(undefined, { numeric: "auto", style: "long" });
+  let size = 1;
+  for (const [limit, unit] of STEPS) {
+    if (Math.abs(seconds) < limit) return words.format(-Math.round(seconds / size), unit);
+    size = limit;
+  }
+  return "";
+}
+
+export function tellTimes(root = document) {
+  for (const element of root.querySelectorAll("time[data-time]")) {
+    const at = new Date(element.dateTime);
+    const local = at.toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" });
+    element.title = `${local} here, ${at.toISOString().slice(0, 19).replace("T", " ")} UTC`;
+    element.textContent =
+      element.dataset.time === "age" ? age((Date.now() - at) / 1000)
+      : element.dataset.time === "clock" ? at.toLocaleTimeString()
+      : local;
+  }
+}
+
+function themeSwitch() {
+  const button = document.querySelector("[data-theme-switch]");
+  const tell = () => {
+    const choice = window.mutransferTheme.choice();
+    button.dataset.choice = choice;
+    button.setAttribute("aria-label", `Appearance: ${NAMES[choice]}. Switch to ${NAMES[NEXT[choice]]}`);
+    button.title = `Appearance: ${NAMES[choice]}`;
+  };
+  button.addEventListener("click", () => {
+    window.mutransferTheme.choose(NEXT[window.mutransferTheme.choice()]);
+    tell();
+  });
+  tell();
+}
+
+async function copy(button) {
+  const text = document.getElementById(button.dataset.copy).textContent;
+  const before = button.textContent;
+  try {
+    await navigator.clipboard.writeText(text);
+    button.textContent = "Copied";
+  } catch {
+    button.textContent = "Select and copy by hand"; // the page is not served from a secure place
+  }
+  setTimeout(() => (button.textContent = before), 1600);
+}
+
+async function act(form) {
+  const output = form.querySelector("[role=alert]");
+  const answer = await fetch(form.action, { method: "POST" }).catch(() => null);
+  if (answer?.ok) {
+    location.reload();
+    return;
+  }
+  const problem = await answer?.json().catch(() => null);
+  output.textContent = problem?.detail ?? "The service does not answer. Nothing was changed.";
+}
+
+function wire() {
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest("button");
+    if (button?.dataset.copy) copy(button);
+    if (button?.dataset.dialog) document.getElementById(button.dataset.dialog).showModal();
+    if (button?.dataset.close !== undefined) button.closest("dialog").close();
+  });
+  document.addEventListener("submit", (event) => {
+    if (event.target.matches("form[data-action]")) {
+      event.preventDefault();
+      act(event.target);
+    }
+  });
+  const search = document.querySelector("input[data-search]");
+  let waiting;
+  search?.addEventListener("input", () => {
+    clearTimeout(waiting);
+    waiting = setTimeout(() => search.form.requestSubmit(), 400);
+  });
+  if (search?.value) {
+    search.focus();
+    search.setSelectionRange(search.value.length, search.value.length);
+  }
+}
+
+themeSwitch();
+wire();
+tellTimes();
+setInterval(tellTimes, 30_000);
