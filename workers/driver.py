@@ -53,6 +53,7 @@ class Driver:
     def run(self) -> int:
         """Run the study; returns the exit status."""
         self._catch_signals()
+        _log.info("driver started")
         try:
             self._store.renew()
             self._heartbeat.start()
@@ -97,6 +98,7 @@ class Driver:
             )
         )
         self._control.patiently(lambda: self._store.record_facts(facts))
+        _log.info("data prepared", train_tokens=facts.train_tokens, heldout_tokens=facts.heldout_tokens)
         return facts
 
     @property
@@ -150,7 +152,9 @@ class Driver:
         with ray_session(address=settings.ray_address, cpus=settings.ray_cpus):
             # ray.init puts a handler of its own in place.
             self._catch_signals()
+            _log.info("ray started")
             run_trials(engine, plan, self._control)
+            _log.info("trials ended")
 
     def _judge(self, study: DriverStudy) -> None:
         self._control.patiently(lambda: self._store.begin_phase(Phase.VERDICT))
