@@ -21,7 +21,7 @@ Url = Annotated[str | None, typer.Option(envvar="MUTRANSFER_URL", help=URL_HELP,
 StudyFile = Annotated[Path, typer.Argument(help="Study file, YAML or JSON (`-`: standard input).", show_default=False)]
 StudyId = Annotated[str, typer.Argument(help="Id of a study, such as st_01….", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
-ReportDir = Annotated[Path | None, typer.Option("--report", help="Write the report, its figures and result.json to this folder.")]
+ReportDir = Annotated[Path | None, typer.Option("--report", help="Folder for the report, its figures and result.json.")]
 
 
 def register(app: typer.Typer) -> None:
