@@ -1,6 +1,7 @@
 """The claim loop: claim a study that nobody drives, start its driver, watch it until the study has ended.
 
-The driver renews the lease; the dispatcher only watches the process. A driver that dies is tried again after a pause;
+The driver renews the lease, from its first breath on: until then, which takes long on a busy machine, the dispatcher
+does. Otherwise it only watches the process. A driver that dies is tried again after a pause;
 one that keeps dying without progress ends its study as failed, with the end of its log. Several dispatchers may share
 one database: leases keep them apart.
 """
@@ -25,6 +26,7 @@ from service.loops import repeat
 POLL_SECONDS = 0.5
 GRACE_SECONDS = 7.0  # for a driver to stop its trials; with what follows an end takes at most 10 s
 CANCEL_GRACE_SECONDS = 10.0  # a driver looks for a cancellation by itself; after this it is stopped from outside
+START_SECONDS = 180.0  # how long a driver may take to renew its lease for the first time
 LOG_LINES = 20
 
 log = structlog.get_logger(__name__)
@@ -53,6 +55,9 @@ class Driven:
 
     claim: Claim
     driver: DriverHandle
+    expiry: float | None  # of the lease while we keep it for a starting driver, by the database's clock
+    started_at: float  # time.monotonic()
+    renewed_at: float  # time.monotonic(), by us
     cancelled_since: float | None = None  # time.monotonic() at which its cancellation was first seen
 
 
@@ -116,8 +121,12 @@ class Dispatcher:
             self._end(claim, StudyState.CANCELLED, "")
             return
         log.info("driver starting", study=claim.study_id, epoch=claim.epoch)
+        expiry, now = self._ledger.lease_expiry(claim), time.monotonic()
         try:
-            self._driven[claim.study_id] = Driven(claim=claim, driver=self._launcher.launch(claim))
+            driver = self._launcher.launch(claim)
+            self._driven[claim.study_id] = Driven(
+                claim=claim, driver=driver, expiry=expiry, started_at=now, renewed_at=now
+            )  # fmt: skip
         except OSError as error:
             self._end(claim, StudyState.FAILED, f"the driver cannot be started: {error}")
 
@@ -127,8 +136,19 @@ class Dispatcher:
         if status is not None:
             del self._driven[driven.claim.study_id]
             self._ended(driven, status, state)
-        elif state is StudyState.CANCELLING:
+            return
+        self._keep_lease(driven)
+        if state is StudyState.CANCELLING:
             self._insist_on_cancel(driven)
+
+    def _keep_lease(self, driven: Driven) -> None:
+        """Renew the lease for a driver that has not done so itself yet."""
+        now = time.monotonic()
+        if now - driven.started_at > START_SECONDS:
+            driven.expiry = None  # it hangs: the lease expires, and the claim that follows ends it
+        if driven.expiry is not None and now - driven.renewed_at > self._ttl_seconds / 3:
+            driven.expiry = self._ledger.renew_untouched(driven.claim, self._ttl_seconds, driven.expiry)
+            driven.renewed_at = now
 
     def _insist_on_cancel(self, driven: Driven) -> None:
         now = time.monotonic()

@@ -1,13 +1,13 @@
 """What a dispatcher reads and writes about the studies it drives. Writes are guarded by the claim's epoch."""
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from service.db.events import EventKind, add_event
 from service.db.leases import Claim, guard
-from service.db.session import Sessions, reading, transact
+from service.db.session import Sessions, db_now, reading, transact
 from service.db.states import PhaseState, StudyState
-from service.db.tables import EventRow, PhaseRow, StudyRow, StudyTrialRow, TrialRow
+from service.db.tables import EventRow, LeaseRow, PhaseRow, StudyRow, StudyTrialRow, TrialRow
 from service.dispatch.attempts import Failure
 
 
@@ -22,6 +22,25 @@ class Ledger:
         with reading(self._sessions) as session:
             found = session.scalar(select(StudyRow.state).where(StudyRow.id == study_id))
         return StudyState(found) if found is not None else None
+
+    def lease_expiry(self, claim: Claim) -> float | None:
+        """When the lease of `claim` ends, by the database's clock; None when it is another's by now."""
+        query = select(LeaseRow.expires_at).where(LeaseRow.study_id == claim.study_id, LeaseRow.epoch == claim.epoch)
+        with reading(self._sessions) as session:
+            return session.scalar(query)
+
+    def renew_untouched(self, claim: Claim, ttl_seconds: float, seen: float) -> float | None:
+        """Renew a lease that still ends at `seen`; returns its new end.
+
+        None when it was not for us to renew: the driver renews by itself now, or the lease is another's.
+        """
+        renewed = (
+            update(LeaseRow)
+            .where(LeaseRow.study_id == claim.study_id, LeaseRow.epoch == claim.epoch, LeaseRow.expires_at == seen)
+            .values(expires_at=db_now() + ttl_seconds)
+            .returning(LeaseRow.expires_at)
+        )
+        return transact(self._sessions, lambda session: session.scalar(renewed))
 
     def record_failure(self, claim: Claim, exit_status: int) -> list[Failure]:
         """Record that the driver of `claim` died; returns all failures of the study so far, this one last.

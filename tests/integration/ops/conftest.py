@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 import os
 from pathlib import Path
 import sys
@@ -44,7 +44,7 @@ def stub_study(name: str, **changes: object) -> StudySpec:
     return parse_study(document | changes)
 
 
-def wait_until(condition: Callable[[], object], *, seconds: float = 30.0, what: str = "the condition") -> None:
+def wait_until(condition: Callable[[], object], *, seconds: float = 90.0, what: str = "the condition") -> None:
     """Poll until `condition` holds; fails after `seconds`."""
     deadline = time.monotonic() + seconds
     while not condition():
@@ -68,6 +68,7 @@ class Home:
     path: Path
     url: str
     sessions: Sessions
+    dispatchers: list[Dispatcher] = field(default_factory=list)
 
     def submit(self, name: str, **changes: object) -> str:
         """Accept a study for the stub driver; returns its id."""
@@ -103,10 +104,18 @@ class Home:
     def dispatcher(self, *, limit: int = 1, **environment: str) -> Dispatcher:
         """A dispatcher in this process, on the stub driver."""
         launcher = LocalLauncher(logs=self.path / "logs", env=self.environment(**environment), command=STUB)
-        return Dispatcher(
+        made = Dispatcher(
             leases=Leases(self.sessions), ledger=Ledger(self.sessions), launcher=launcher, finish=self.finish,
             ttl_seconds=TTL_SECONDS, limit=limit,
         )  # fmt: skip
+        self.dispatchers.append(made)
+        return made
+
+    def close(self) -> None:
+        """End what still runs."""
+        for dispatcher in self.dispatchers:
+            dispatcher.shutdown()
+        self.sessions.kw["bind"].dispose()
 
 
 def _home(path: Path, url: str) -> Home:
@@ -119,7 +128,7 @@ def home(tmp_path: Path, database_url: str) -> Iterator[Home]:
     """A home on SQLite, then on PostgreSQL."""
     made = _home(tmp_path, database_url)
     yield made
-    made.sessions.kw["bind"].dispose()
+    made.close()
 
 
 @pytest.fixture
@@ -127,7 +136,7 @@ def sqlite_home(tmp_path: Path) -> Iterator[Home]:
     """A home on SQLite."""
     made = _home(tmp_path, f"sqlite:///{tmp_path / 'mutransfer.db'}")
     yield made
-    made.sessions.kw["bind"].dispose()
+    made.close()
 
 
 @contextlib.contextmanager

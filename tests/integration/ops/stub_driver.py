@@ -16,6 +16,7 @@ import threading
 import time
 
 from mutransfer.base import digest
+from mutransfer.errors import LeaseLostError, TransientError
 from mutransfer.judge import CurveData, judge_study
 from mutransfer.plan import Phase, TrialRequest
 from mutransfer.result import StudyRef
@@ -83,15 +84,28 @@ def play(store: DriverStore, study: DriverStudy, *, seconds: float, stop_after: 
     store.finish("completed", result=result)
 
 
-def hang(store: DriverStore, study: DriverStudy, ttl_seconds: float, *, deaf: bool) -> None:
+def pulse(store: DriverStore, ttl_seconds: float) -> None:
+    """Renew the lease in the background; end the process once it is another's."""
+
+    def beat() -> None:
+        while True:
+            try:
+                store.renew()
+            except LeaseLostError:
+                os._exit(75)
+            time.sleep(ttl_seconds / 4)
+
+    threading.Thread(target=beat, daemon=True).start()
+
+
+def hang(store: DriverStore, study: DriverStudy, *, deaf: bool) -> None:
     """Keep the lease and do nothing; a child of another process group shares the session, as Ray's workers do."""
     child = subprocess.Popen(["sleep", "600"], process_group=0)
     folder = Path(os.environ["MUTRANSFER_HOME"])
     (folder / f"{study.id}.pids").write_text(f"{os.getpid()} {child.pid}")
     stopped = threading.Event()
     signal.signal(signal.SIGTERM, signal.SIG_IGN if deaf else lambda *_: stopped.set())
-    while not stopped.wait(ttl_seconds / 6):
-        store.renew()
+    while not stopped.wait(0.3):
         if not deaf and store.cancel_requested():
             store.finish("cancelled", result=None)
             return
@@ -107,6 +121,7 @@ def main() -> int:
     sessions = session_factory(make_engine(settings.database_url))
     store = DriverStore(sessions, arguments.study, arguments.epoch, ttl_seconds=settings.lease_ttl_seconds)
     study = store.study()
+    pulse(store, settings.lease_ttl_seconds)
     kind = study.name.split()[0]
     print(f"driving {study.name} at epoch {arguments.epoch}", flush=True)  # noqa: T201 - the driver's log
     if kind == "crash":
@@ -117,7 +132,7 @@ def main() -> int:
     if study.state is not StudyState.CANCELLING:
         store.mark_running()
     if kind in ("hang", "stubborn"):
-        hang(store, study, settings.lease_ttl_seconds, deaf=kind == "stubborn")
+        hang(store, study, deaf=kind == "stubborn")
         return 0
     seconds = float(os.environ.get("STUB_TRIAL_SECONDS", "0"))
     play(store, study, seconds=seconds, stop_after=5 if kind == "killed" and arguments.epoch == 1 else None)
@@ -125,4 +140,8 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except (LeaseLostError, TransientError) as error:
+        print(error, flush=True)  # noqa: T201
+        sys.exit(75)

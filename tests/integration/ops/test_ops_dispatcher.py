@@ -19,7 +19,7 @@ from tests.integration.ops import conftest as ops
 from tests.integration.ops.conftest import Home, is_running, wait_until
 
 
-def drive(dispatcher: Dispatcher, home: Home, study_id: str, *, seconds: float = 60.0) -> StudyState:
+def drive(dispatcher: Dispatcher, home: Home, study_id: str, *, seconds: float = 120.0) -> StudyState:
     """Tick until the study has ended."""
 
     def ended() -> bool:
@@ -69,7 +69,7 @@ def test_two_dispatchers_share_the_work_and_never_a_study(sqlite_home: Home) -> 
             dispatcher.tick()
         return all(StudyState(sqlite_home.row(study).state).is_final for study in studies)
 
-    wait_until(all_ended, seconds=90)
+    wait_until(all_ended, seconds=120)
     assert [epoch(sqlite_home, study) for study in studies] == [1, 1, 1, 1]
     assert {sqlite_home.row(study).state for study in studies} == {"completed"}
 
@@ -129,7 +129,7 @@ def test_cancellation_reaches_the_driver_or_ends_it(
     pids = processes_of(sqlite_home, study_id)
     sqlite_home.cancel(study_id)
     assert sqlite_home.row(study_id).state == "cancelling"
-    assert drive(dispatcher, sqlite_home, study_id, seconds=15) is StudyState.CANCELLED
+    assert drive(dispatcher, sqlite_home, study_id, seconds=30) is StudyState.CANCELLED
     assert not any(is_running(pid) for pid in pids)
 
 
