@@ -26,7 +26,7 @@ from service.db.states import StudyState
 from service.settings import Settings
 from workers.control import Control, Stopped, StopReason
 from workers.heartbeat import Heartbeat
-from workers.ray_session import prepare_environment, ray_session
+from workers.ray_environment import prepare_environment
 from workers.recorder import Recorder, Spool
 
 EX_TEMPFAIL = 75
@@ -128,6 +128,7 @@ class Driver:
 
     def _run_trials(self, study: DriverStudy, facts: StudyFacts, recorder: Recorder) -> None:
         from workers.engine import StudyEngine
+        from workers.ray_session import ray_session
         from workers.tune_runner import RunPlan, run_trials
 
         while not recorder.settled():

@@ -17,10 +17,12 @@ from typing import Any
 
 import ray
 from ray import tune
+from ray.exceptions import RayError
 from ray.tune import Callback, CheckpointConfig, FailureConfig, RunConfig, TuneConfig, Tuner
 from ray.tune.search import Searcher
 import structlog
 
+from mutransfer.errors import TransientError
 from mutransfer.trial import TrialResult
 from workers.actor import TrialActor, TrialJob
 from workers.control import Control, Stopped, StopReason
@@ -73,7 +75,8 @@ class RunPlan:
 def run_trials(engine: StudyEngine, plan: RunPlan, control: Control) -> None:
     """Run the engine's jobs until it is finished. Ray must be connected.
 
-    Raises Stopped when `control` says so; running trials are then checkpointed (DRAIN) and all actors killed.
+    Raises Stopped when `control` says so; running trials are then checkpointed (DRAIN) and all actors killed. Raises
+    TransientError when Ray itself fails.
     """
     watch = _Watch(engine, plan, control)
     limit = plan.concurrency()
@@ -105,6 +108,8 @@ def run_trials(engine: StudyEngine, plan: RunPlan, control: Control) -> None:
         except Stopped as stopped:
             watch.end(save=stopped.reason is StopReason.DRAIN)
             raise
+        except RayError as error:
+            raise TransientError(f"Ray broke down: {error}") from error
 
 
 def _trial_name(trial: Any) -> str:

@@ -1,0 +1,129 @@
+"""A study in a database of its own and real driver processes on it, for tests of workers and of whole services."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+import os
+from pathlib import Path
+import subprocess
+import sys
+import time
+from typing import Any
+
+from sqlalchemy import text
+
+from mutransfer.spec import StudySpec
+from service.db.leases import Claim, Leases
+from service.db.migrate import upgrade
+from service.db.session import Sessions, make_engine, session_factory
+from service.db.studies import Submission, cancel, submit
+from service.processes import session_members
+from service.settings import Settings
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+class Bench:
+    """One home folder with a migrated database, and drivers started on it by hand."""
+
+    def __init__(self, home: Path, *, url: str = "", **environment: str) -> None:
+        self.home = home
+        self.settings = Settings(home=home, database_url=url).prepare_home()
+        upgrade(self.settings.database_url)
+        self.sessions: Sessions = session_factory(make_engine(self.settings.database_url))
+        self.environment = {
+            **os.environ,
+            "MUTRANSFER_HOME": str(home),
+            "MUTRANSFER_DATABASE_URL": self.settings.database_url,
+            "MUTRANSFER_RAY_CPUS": "2",
+            "PYTHONPATH": os.pathsep.join([str(REPOSITORY), environment.pop("PYTHONPATH", "")]).rstrip(os.pathsep),
+            **environment,
+        }
+
+    def submit(self, spec: StudySpec) -> str:
+        """Accept a study; returns its id."""
+        row, _ = submit(self.sessions, Submission(spec=spec, trials_expected=None))
+        return row.id
+
+    def claim(self, ttl_seconds: float = 60.0) -> Claim:
+        """Claim the one study; the claim before is taken as expired."""
+        with self.sessions.begin() as session:
+            session.execute(text("UPDATE leases SET expires_at = 0"))
+        claim = Leases(self.sessions).claim_next("test", ttl_seconds)
+        assert claim is not None
+        return claim
+
+    @contextmanager
+    def driver(self, claim: Claim) -> Iterator["DriverProcess"]:
+        """A driver process in a session of its own; it and its Ray are gone afterwards."""
+        process = DriverProcess(claim, self.environment, self.home / f"driver-{claim.epoch}.log")
+        try:
+            yield process
+        finally:
+            process.end()
+
+    def run(self, claim: Claim, *, timeout: float = 200.0) -> int:
+        """Run a driver to its end; returns the exit status."""
+        with self.driver(claim) as process:
+            return process.wait(timeout)
+
+    def cancel(self, study_id: str) -> None:
+        """Ask for the study's cancellation."""
+        with self.sessions.begin() as session:
+            cancel(session, study_id)
+
+    def query(self, statement: str) -> list[tuple[Any, ...]]:
+        """Rows of an SQL query."""
+        with self.sessions() as session:
+            return [tuple(row) for row in session.execute(text(statement))]
+
+    def wait_for(self, statement: str, at_least: int, *, seconds: float = 120.0) -> None:
+        """Wait until a counting query reaches `at_least`."""
+        deadline = time.monotonic() + seconds
+        while (count := self.query(statement)[0][0]) < at_least:
+            assert time.monotonic() < deadline, f"{statement}: {count} after {seconds} s\n{self.logs()}"
+            time.sleep(0.1)
+
+    def logs(self) -> str:
+        """What all drivers wrote."""
+        return "\n".join(path.read_text()[-4000:] for path in sorted(self.home.glob("driver-*.log")))
+
+    def losses(self) -> Mapping[str, float | None]:
+        """Loss of every trial with a result, by key."""
+        return dict(self.query("SELECT key, loss_nats FROM trials WHERE result IS NOT NULL"))
+
+
+class DriverProcess:
+    """A running `python -m workers.driver`."""
+
+    def __init__(self, claim: Claim, environment: Mapping[str, str], log: Path) -> None:
+        with log.open("ab") as stream:
+            self.popen = subprocess.Popen(
+                [sys.executable, "-m", "workers.driver", "--study", claim.study_id, "--epoch", str(claim.epoch)],
+                env=dict(environment), stdout=stream, stderr=subprocess.STDOUT, start_new_session=True, cwd=log.parent,
+            )  # fmt: skip
+
+    def wait(self, timeout: float) -> int:
+        """The exit status."""
+        return self.popen.wait(timeout)
+
+    def members(self) -> list[int]:
+        """Living processes of the driver's session: itself, Ray and the actors."""
+        return session_members(self.popen.pid)
+
+    def wait_gone(self, seconds: float) -> float:
+        """Wait until nothing of the session lives; returns how long it took."""
+        started = time.monotonic()
+        while left := self.members():
+            assert time.monotonic() - started < seconds, f"still alive after {seconds} s: {left}"
+            self.popen.poll()
+            time.sleep(0.05)
+        return time.monotonic() - started
+
+    def end(self) -> None:
+        """Kill what is left."""
+        for pid in self.members():
+            try:
+                os.kill(pid, 9)
+            except ProcessLookupError:
+                continue
+        self.popen.wait()

@@ -1,0 +1,209 @@
+"""Real drivers on real Ray and a real database: a study to its verdict, and every way of being interrupted."""
+
+from pathlib import Path
+import signal
+import time
+
+import numpy as np
+import pytest
+
+from mutransfer.result import StudyResult
+from mutransfer.spec import StudySpec, parse_study
+from service.db.leases import Claim
+from service.db.states import StudyState
+from service.db.tables import StudyRow
+from tests.driver_support import Bench
+from tests.trials import small_study
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
+
+DONE = "SELECT count(*) FROM trials WHERE result IS NOT NULL"
+RUNNING = "SELECT count(*) FROM trials WHERE status = 'running'"
+
+
+def words(path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    path.write_text("".join(rng.choice(["the ", "cat ", "sat ", "on ", "a ", "mat.\n"], size=20_000)))
+    return path
+
+
+def study(text: Path, *, steps: int = 30) -> StudySpec:
+    return small_study(
+        data={"source": f"text:{text}"},
+        model={"depth": 1},
+        train={"steps": steps, "batch": 8},
+        widths={"base": 8, "proxy": [8], "targets": [32]},
+        search={"lr_octaves": {"low": -7, "high": -1, "step": 2, "limit": [-12, 4]}, "seeds": {"min": 1, "max": 1}},
+    )
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    return words(tmp_path / "text.txt")
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path / "home")
+
+
+def test_a_study_runs_to_its_verdict(bench: Bench, text: Path) -> None:
+    study_id = bench.submit(study(text))
+    assert bench.run(bench.claim()) == 0, bench.logs()
+    [(state, error, phases)] = bench.query(
+        "SELECT state, error, (SELECT count(*) FROM phases WHERE state = 'finished') FROM studies"
+    )
+    assert (state, error, phases) == ("completed", "", 4), bench.logs()
+    assert bench.query("SELECT count(*) FROM trials WHERE result IS NULL") == [(0,)]
+    with bench.sessions() as session:
+        result = StudyResult.model_validate(session.get_one(StudyRow, study_id).result)
+    [arm] = result.arms
+    assert [curve.width for curve in arm.curves] == [8, 32]
+    assert arm.verdict.recorded_lr_octaves is not None
+    assert result.cost.trials == bench.query(DONE)[0][0]
+    assert not list((bench.home / "storage").glob("*/*/step-*")), "checkpoints of finished trials stay behind"
+    # A second driver that finds the study ended has nothing to do.
+    assert bench.run(Claim(study_id=study_id, epoch=1, state=StudyState.RUNNING)) == 0
+
+
+def test_kill_9_loses_no_trial_and_runs_none_twice(bench: Bench, text: Path, tmp_path: Path) -> None:
+    undisturbed = Bench(tmp_path / "undisturbed")
+    undisturbed.submit(study(text, steps=300))
+    assert undisturbed.run(undisturbed.claim()) == 0, undisturbed.logs()
+
+    bench.environment["MUTRANSFER_CHECKPOINT_SECONDS"] = "0"
+    bench.submit(study(text, steps=300))
+    with bench.driver(bench.claim()) as first:
+        bench.wait_for(DONE, 3)
+        first.popen.send_signal(signal.SIGKILL)
+        first.wait(5)
+        finished = bench.query("SELECT key, result, finished_at FROM trials WHERE result IS NOT NULL ORDER BY key")
+        assert first.wait_gone(20) < 20
+    assert bench.run(bench.claim()) == 0, bench.logs()
+
+    after = bench.query("SELECT key, result, finished_at FROM trials WHERE result IS NOT NULL ORDER BY key")
+    assert set(finished) <= set(after), "a finished result changed"
+    assert bench.losses() == undisturbed.losses(), "trials differ from an undisturbed run"
+    assert bench.query("SELECT count(*) FROM trials WHERE result IS NULL") == [(0,)]
+    assert bench.query("SELECT state FROM studies") == [("completed",)]
+    told = bench.query("SELECT count(*), count(DISTINCT key) FROM outbox WHERE kind = 'trial_result'")
+    assert told == [(len(after), len(after))]
+
+
+def test_sigterm_drains_and_cancellation_ends_all_processes(bench: Bench, text: Path) -> None:
+    study_id = bench.submit(study(text, steps=200_000))
+    with bench.driver(bench.claim()) as first:
+        bench.wait_for("SELECT count(*) FROM trials WHERE status = 'running' AND step > 0", 1)
+        first.popen.send_signal(signal.SIGTERM)
+        assert first.wait(15) == 0, bench.logs()
+        assert first.wait_gone(5) < 5
+    saved = list((bench.home / "storage").glob("*/1/step-*.pt"))
+    assert saved, "SIGTERM left no checkpoint"
+    assert bench.query("SELECT owner FROM leases") == [("",)]
+    assert bench.query("SELECT attempts FROM trials WHERE attempts > 0") == []
+
+    with bench.driver(bench.claim()) as second:
+        bench.wait_for("SELECT max(step) FROM trials", int(saved[0].stem.removeprefix("step-")) + 1)
+        asked = time.monotonic()
+        bench.cancel(study_id)
+        assert second.wait(15) == 0, bench.logs()
+        second.wait_gone(5)
+        took = time.monotonic() - asked
+    assert bench.query("SELECT state FROM studies") == [("cancelled",)]
+    assert took < 8.0, f"{took:.1f} s from cancellation to the end of the last process"
+
+
+def test_a_driver_whose_lease_is_taken_stops_and_writes_nothing(bench: Bench, text: Path) -> None:
+    bench.environment["MUTRANSFER_LEASE_TTL_SECONDS"] = "3"
+    bench.submit(study(text, steps=200_000))
+    with bench.driver(bench.claim()) as first:
+        bench.wait_for(RUNNING, 1)
+        bench.claim()
+        assert first.wait(10) == 75, bench.logs()
+        first.wait_gone(5)
+    assert bench.query("SELECT state FROM studies") == [("running",)]
+
+
+def test_a_study_that_no_trial_could_run_fails_with_the_reason(bench: Bench, tmp_path: Path) -> None:
+    bench.submit(study(tmp_path / "absent.txt"))
+    assert bench.run(bench.claim()) == 0
+    [(state, error)] = bench.query("SELECT state, error FROM studies")
+    assert state == "failed"
+    assert error.startswith("data.source: cannot read")
+    assert "absent.txt" in error
+
+
+POISON = '''
+"""A model of one's own whose training goes wrong on demand."""
+import os
+import pathlib
+import time
+
+import torch
+from torch import nn
+
+from mutransfer.roles import describe
+
+FLAGS = pathlib.Path(os.environ["POISON_FLAGS"])
+
+
+def once(name):
+    try:
+        (FLAGS / name).unlink()
+    except FileNotFoundError:
+        return False
+    return True
+
+
+class Poison(nn.Module):
+    def __init__(self, width, vocab):
+        super().__init__()
+        self.width = width
+        self.embedding = nn.Embedding(vocab, width)
+        self.hidden = nn.Linear(width, width, bias=False)
+        self.readout = nn.Linear(width, vocab, bias=False)
+
+    def forward(self, x):
+        if self.width == 64:
+            raise RuntimeError("poisoned at width 64")
+        if once("crash"):
+            os._exit(9)
+        if once("hang"):
+            time.sleep(600)
+        return self.readout(torch.relu(self.hidden(self.embedding(x))))
+
+
+def build(width, depth, vocab):
+    model = Poison(width, vocab)
+    roles = {r"embedding\\..*": "embedding", r"hidden\\..*": "hidden", r"readout\\..*": "readout"}
+    return model, describe({n: p.shape for n, p in model.named_parameters()}, roles)
+'''
+
+
+def test_poison_crash_and_hang_spoil_only_their_own_trials(tmp_path: Path, text: Path) -> None:
+    (tmp_path / "packages").mkdir()
+    (tmp_path / "packages" / "poison_model.py").write_text(POISON)
+    flags = tmp_path / "flags"
+    flags.mkdir()
+    for name in ("crash", "hang"):
+        (flags / name).touch()
+    bench = Bench(
+        tmp_path / "home", PYTHONPATH=str(tmp_path / "packages"), POISON_FLAGS=str(flags),
+        MUTRANSFER_MODEL_PACKAGES="poison_model", MUTRANSFER_TRIAL_TIMEOUT_SECONDS="8",
+    )  # fmt: skip
+    spec = study(text).model_dump(mode="json")
+    spec["model"] |= {"family": "poison_model:build", "head_dim": None}
+    spec["widths"] = {"base": 8, "proxy": [8], "targets": [64]}
+    bench.submit(parse_study(spec))
+    assert bench.run(bench.claim(), timeout=300) == 0, bench.logs()
+    assert not list(flags.iterdir())
+    assert bench.query("SELECT state FROM studies") == [("completed",)], bench.logs()
+    counts = dict(bench.query("SELECT status, count(*) FROM trials GROUP BY status"))
+    assert counts["failed"] >= 1
+    assert bench.query("SELECT DISTINCT attempts FROM trials WHERE status = 'failed'") == [(3,)]
+    poisoned = bench.query("SELECT DISTINCT axis_value FROM study_trials WHERE unavailable")
+    assert poisoned == [(64,)]
+    reasons = [row[0] for row in bench.query("SELECT traceback FROM trials WHERE traceback != ''")]
+    assert any("poisoned at width 64" in reason for reason in reasons)
+    assert any("reported nothing for 8 s" in reason for reason in reasons)
+    assert bench.query("SELECT count(*) FROM trials WHERE status = 'finished' AND attempts = 1") == [(2,)]
