@@ -64,8 +64,10 @@ class TrialActor(Trainable):
         trainer = self._ready()
         started = time.monotonic()
         losses = []
-        while not trainer.done and time.monotonic() - started < REPORT_SECONDS:
+        while not trainer.done:
             losses.append(trainer.run(1).train_loss_nats)
+            if time.monotonic() - started >= REPORT_SECONDS:
+                break
         report = {"step": trainer.step_index, "steps": trainer.steps, "train_loss_nats": _mean(losses)}
         if trainer.done:
             result = trainer.finish().model_dump_json()
