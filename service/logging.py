@@ -9,6 +9,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 import structlog
 
 log = structlog.get_logger(__name__)
+# Without local variables: they hold tokens, and whole studies.
+_traceback = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
 
 
 def configure_logging(log_format: Literal["json", "console"] = "json", *, level: int = logging.INFO) -> None:
@@ -20,9 +22,11 @@ def configure_logging(log_format: Literal["json", "console"] = "json", *, level:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     last: list[structlog.types.Processor] = (
-        [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        [structlog.processors.ExceptionRenderer(_traceback), structlog.processors.JSONRenderer()]
         if log_format == "json"
-        else [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        else [
+            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)
+        ]
     )
     handler = logging.StreamHandler(sys.stderr)
     remove_meta = structlog.stdlib.ProcessorFormatter.remove_processors_meta

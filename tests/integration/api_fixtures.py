@@ -7,6 +7,7 @@ import shutil
 import threading
 import time
 
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from sqlalchemy import func, select
 import uvicorn
@@ -36,11 +37,11 @@ def settings_in(folder: Path, migrated: Path, **changes: object) -> Settings:
 class Api(TestClient):
     """The application in process; `sessions` look at its database."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, raise_bugs: bool = True) -> None:
         self.settings = settings
         application = create_app(settings)
         self.sessions: Sessions = application.state.context.sessions
-        super().__init__(application, base_url=ADDRESS)
+        super().__init__(application, base_url=ADDRESS, raise_server_exceptions=raise_bugs)
 
     def submit(self, **changes: object) -> str:
         """Submit the small study; returns its id."""
@@ -63,11 +64,9 @@ class Api(TestClient):
 
 
 @contextmanager
-def served(settings: Settings) -> Iterator[str]:
+def served(application: FastAPI) -> Iterator[str]:
     """The application behind a real server on a free port; yields its address."""
-    config = uvicorn.Config(
-        create_app(settings), port=0, log_config=None, access_log=False, timeout_graceful_shutdown=1
-    )
+    config = uvicorn.Config(application, port=0, log_config=None, access_log=False, timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()

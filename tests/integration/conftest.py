@@ -1,6 +1,7 @@
 """The API's application on a fresh SQLite database."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,30 @@ def migrated_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def api_settings(tmp_path: Path, migrated_database: Path) -> Settings:
     """Settings of an embedded service under `tmp_path`."""
     return settings_in(tmp_path, migrated_database)
+
+
+@pytest.fixture(scope="module")
+def refusing(tmp_path_factory: pytest.TempPathFactory, migrated_database: Path) -> Iterator[Api]:
+    """One application for a module's tests of requests that must change nothing: its database stays empty."""
+    with Api(settings_in(tmp_path_factory.mktemp("refusing"), migrated_database)) as client:
+        yield client
+        assert client.rows() == 0
+
+
+@pytest.fixture
+def make_api(tmp_path: Path, migrated_database: Path) -> Iterator[Callable[..., Api]]:
+    """Start applications with other settings, each on a database of its own."""
+    with ExitStack() as stack:
+        count = 0
+
+        def make(*, raise_bugs: bool = True, **changes: object) -> Api:
+            nonlocal count
+            count += 1
+            folder = tmp_path / str(count)
+            folder.mkdir()
+            return stack.enter_context(Api(settings_in(folder, migrated_database, **changes), raise_bugs=raise_bugs))
+
+        yield make
 
 
 @pytest.fixture
