@@ -101,7 +101,7 @@ class Records:
         """Point links at a tracking server that has moved to `base`. Returns how many changed."""
         query = select(StudyRow.id, StudyRow.mlflow_url).where(StudyRow.mlflow_url != "")
         with reading(self._sessions) as session:
-            stored = session.execute(query).tuples().all()
+            stored = session.execute(query).all()
         moved = [(study, base + url[url.index("/#/") :]) for study, url in stored if not url.startswith(base + "/#/")]
         for study, url in moved:
             self.set_mlflow_url(study, url)
