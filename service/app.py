@@ -23,6 +23,7 @@ from service.settings import Settings
 from service.studies import openapi
 from service.studies.routes import router as studies_router
 from service.studies.schemas import API, Health
+from service.studies.stream import Watch
 from service.trials.routes import router as trials_router
 
 DESCRIPTION = """Which learning rate do I set at full width, and how sure are you? Submit a transfer study, follow it,
@@ -73,6 +74,7 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=lifespan,
     )
     app.state.context = Context(settings=settings, sessions=sessions)
+    app.state.watch = Watch(sessions)
     app.include_router(studies_router, prefix=API, tags=["studies"])
     app.include_router(trials_router, prefix=API, tags=["trials"])
     app.include_router(_schemas, prefix=API)

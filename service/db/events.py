@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from service.db.tables import EventRow
 
-PAGE = 500  # events read at once
+PAGE = 500  # events read at once unless told otherwise
 
 
 class EventKind(StrEnum):
@@ -44,9 +44,17 @@ def add_event(session: Session, study_id: str, kind: EventKind, payload: Mapping
     session.add(EventRow(study_id=study_id, kind=kind, payload=dict(payload or {})))
 
 
-def events_after(session: Session, study_id: str, after: int, *, limit: int = PAGE) -> list[Event]:
+def events_after(session: Session, study_id: str, after: int, *, limit: int | None = None) -> list[Event]:
     """Events of a study with an id above `after`, oldest first."""
     rows = session.scalars(
-        select(EventRow).where(EventRow.study_id == study_id, EventRow.id > after).order_by(EventRow.id).limit(limit)
+        select(EventRow)
+        .where(EventRow.study_id == study_id, EventRow.id > after)
+        .order_by(EventRow.id)
+        .limit(limit or PAGE)
     )
     return [Event(id=row.id, kind=EventKind(row.kind), payload=row.payload, at=row.at) for row in rows]
+
+
+def last_event(session: Session, study_id: str) -> int:
+    """The newest event's id, 0 before the first."""
+    return session.scalar(select(func.max(EventRow.id)).where(EventRow.study_id == study_id)) or 0

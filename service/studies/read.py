@@ -83,28 +83,27 @@ def study_recipe(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Snapshot:
-    """What a watcher of a study is told next: new events, and where its trials are."""
+class Pulse:
+    """How far a study is at one consistent moment: what watchers compare to know that something has changed."""
 
-    events: list[events.Event]
     progress: dict[str, Any]
+    last_event: int
     is_over: bool
 
 
-def snapshot(session: Session, study_id: str, *, after: int) -> Snapshot:
-    """Events beyond `after` and the progress now, of one consistent moment. Raises NotFoundError."""
+def pulse(session: Session, study_id: str) -> Pulse:
+    """The pulse of one study. Raises NotFoundError."""
     row = studies.get(session, study_id)
-    found = events.events_after(session, study_id, after)
-    state = StudyState(row.state)
-    return Snapshot(
-        events=found,
-        progress={
-            "state": state.value,
-            "trials_expected": row.trials_expected,
-            **asdict(studies.tallies(session, [study_id])[study_id]),
-            "running": trial_pages.running(session, study_id),
-        },
-        is_over=state.is_final and len(found) < events.PAGE,
+    progress = {
+        "state": row.state,
+        "trials_expected": row.trials_expected,
+        **asdict(studies.tallies(session, [study_id])[study_id]),
+        "running": trial_pages.running(session, study_id),
+    }
+    return Pulse(
+        progress=progress,
+        last_event=events.last_event(session, study_id),
+        is_over=StudyState(row.state).is_final,
     )
 
 

@@ -6,7 +6,6 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from fastapi.sse import EventSourceResponse
-from starlette.concurrency import run_in_threadpool
 
 from mutransfer.plan import PlanEstimate
 from mutransfer.recipe import Recipe
@@ -34,7 +33,7 @@ from service.studies.schemas import (
     StudyRead,
     VerdictRead,
 )
-from service.studies.stream import look, stream
+from service.studies.stream import Watch, stream
 
 router = APIRouter(route_class=ConditionalRoute, responses=COMMON)
 
@@ -208,15 +207,17 @@ def study_recipe(
     responses=EVENT_ANSWERS | NOT_FOUND,
 )  # fmt: skip
 async def study_events(
+    request: Request,
     study_id: StudyId,
     context: ContextDep,
     last_event_id: Annotated[int, Header(ge=0, le=MAX_EVENT_ID, description="Resume after this event.")] = 0,
     after: Annotated[int, Query(ge=0, le=MAX_EVENT_ID, description="The same, for a first request.")] = 0,
 ) -> Response:
     """Follow a study: its events as they happen, and its progress (`event: progress`) whenever it changes."""
+    watch: Watch = request.app.state.watch
     start = max(last_event_id, after)
-    first = await run_in_threadpool(look, context, study_id, start)
-    if start and first.is_over and not first.events:
+    seen = await watch.pulse(study_id)
+    if seen.is_over and 0 < seen.last_event <= start:
         return Response(status_code=204)  # tells an EventSource not to connect again
     headers = {"X-Accel-Buffering": "no", "Cache-Control": "no-store"}
-    return EventSourceResponse(stream(context, study_id, start), headers=headers)
+    return EventSourceResponse(stream(context, watch, study_id, start), headers=headers)

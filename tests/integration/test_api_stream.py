@@ -1,3 +1,4 @@
+from collections.abc import Callable
 import json
 import threading
 import time
@@ -53,7 +54,6 @@ def test_a_stream_resumes_after_the_last_event_seen(api: Api) -> None:
 
 def test_more_events_than_one_page_arrive_in_order(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("service.db.events.PAGE", 7)
-    monkeypatch.setattr("service.db.events.events_after.__kwdefaults__", {"limit": 7})
     monkeypatch.setattr(stream, "POLL_SECONDS", 0.01)
     study_id = api.submit()
     finish_study(api.drive())
@@ -89,7 +89,9 @@ def test_watchers_are_told_as_it_happens(api_settings: Settings) -> None:
     assert told[-1][1] - asked < 5.0
 
 
-def test_many_watchers_hold_no_connection_and_no_thread(api_settings: Settings) -> None:
+def test_many_watchers_hold_no_connection_and_no_thread(
+    api_settings: Settings, record_property: Callable[[str, object], None]
+) -> None:
     """Streams wait without a session: far more of them than connections or threads, and the API still answers."""
     watchers = 100
     application = create_app(api_settings)
@@ -122,6 +124,7 @@ def test_many_watchers_hold_no_connection_and_no_thread(api_settings: Settings) 
         for thread in threads:
             thread.join(timeout=60)
         assert not any(thread.is_alive() for thread in threads)
-    print(f"{watchers} watchers: median answer {sorted(seconds)[10]:.3f} s, connections in use {max(in_use)} at most")
+    record_property("median_answer_seconds", sorted(seconds)[10])
+    record_property("connections_in_use", max(in_use))
     assert min(in_use) < 8
     assert sorted(seconds)[10] < 5.0
