@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 import os
 from pathlib import Path
+import secrets
 import subprocess
 import sys
 import time
@@ -90,6 +91,37 @@ class Bench:
     def losses(self) -> Mapping[str, float | None]:
         """Loss of every trial with a result, by key."""
         return dict(self.query("SELECT key, loss_nats FROM trials WHERE result IS NOT NULL"))
+
+
+_CLUSTER = """
+import sys
+from workers.ray_session import ray_session
+with ray_session(address="", cpus=2):
+    import ray
+    print("address", ray.get_runtime_context().gcs_address, flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextmanager
+def ray_cluster() -> Iterator[Mapping[str, str]]:
+    """A Ray that several drivers share, as an operator would run it; yields the environment that leads to it."""
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_USAGE_STATS_ENABLED": "0"}
+    environment = {**os.environ, **token, "PYTHONPATH": str(REPOSITORY)}
+    process = subprocess.Popen(
+        [sys.executable, "-c", _CLUSTER], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        line = next((line for line in process.stdout if line.startswith("address ")), "")
+        assert line, "Ray did not start"
+        yield {**token, "MUTRANSFER_RAY_ADDRESS": line.split()[1]}
+    finally:
+        process.stdin.close()
+        process.wait(60)
+        process.stdout.close()
 
 
 class DriverProcess:

@@ -23,6 +23,7 @@ from mutransfer.result import StudyRef, StudyResult
 from service.db.driver_store import DriverStore, DriverStudy
 from service.db.session import make_engine, session_factory
 from service.db.states import StudyState
+from service.logging import configure_logging
 from service.settings import Settings
 from workers.control import Control, Stopped, StopReason
 from workers.heartbeat import Heartbeat
@@ -235,15 +236,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--epoch", required=True, type=int, help="the epoch of the lease that was claimed for it")
     options = parser.parse_args(arguments)
     settings = Settings()
-    renderer = structlog.processors.JSONRenderer() if settings.log_format == "json" else structlog.dev.ConsoleRenderer()
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso"),
-            renderer,
-        ]
-    )
+    configure_logging(settings.log_format)
     structlog.contextvars.bind_contextvars(study=options.study, epoch=options.epoch)
     prepare_environment(settings.ray_address)
     return Driver(settings.prepare_home(), options.study, options.epoch).run()

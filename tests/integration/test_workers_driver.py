@@ -1,5 +1,6 @@
 """Real drivers on real Ray and a real database: a study to its verdict, and every way of being interrupted."""
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 import signal
 import time
@@ -12,12 +13,13 @@ from mutransfer.spec import StudySpec, parse_study
 from service.db.leases import Claim
 from service.db.states import StudyState
 from service.db.tables import StudyRow
-from tests.driver_support import Bench
+from tests.driver_support import Bench, ray_cluster
 from tests.trials import small_study
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
 
 DONE = "SELECT count(*) FROM trials WHERE result IS NOT NULL"
+RESULTS = "SELECT key, result, finished_at FROM trials WHERE result IS NOT NULL"
 RUNNING = "SELECT count(*) FROM trials WHERE status = 'running'"
 
 
@@ -44,50 +46,62 @@ def text(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Bench:
+    """Drivers that start a private Ray each."""
     return Bench(tmp_path / "home")
 
 
-def test_a_study_runs_to_its_verdict(bench: Bench, text: Path) -> None:
-    study_id = bench.submit(study(text))
-    assert bench.run(bench.claim()) == 0, bench.logs()
-    [(state, error, phases)] = bench.query(
-        "SELECT state, error, (SELECT count(*) FROM phases WHERE state = 'finished') FROM studies"
-    )
-    assert (state, error, phases) == ("completed", "", 4), bench.logs()
-    assert bench.query("SELECT count(*) FROM trials WHERE result IS NULL") == [(0,)]
-    with bench.sessions() as session:
-        result = StudyResult.model_validate(session.get_one(StudyRow, study_id).result)
-    [arm] = result.arms
-    assert [curve.width for curve in arm.curves] == [8, 32]
-    assert arm.verdict.recorded_lr_octaves is not None
-    assert result.cost.trials == bench.query(DONE)[0][0]
-    assert not list((bench.home / "storage").glob("*/*/step-*")), "checkpoints of finished trials stay behind"
-    # A second driver that finds the study ended has nothing to do.
-    assert bench.run(Claim(study_id=study_id, epoch=1, state=StudyState.RUNNING)) == 0
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Mapping[str, str]]:
+    """One Ray for all drivers that need no private one: the settings that lead there."""
+    with ray_cluster() as environment:
+        yield environment
 
 
-def test_kill_9_loses_no_trial_and_runs_none_twice(bench: Bench, text: Path, tmp_path: Path) -> None:
-    undisturbed = Bench(tmp_path / "undisturbed")
-    undisturbed.submit(study(text, steps=300))
-    assert undisturbed.run(undisturbed.claim()) == 0, undisturbed.logs()
+@pytest.fixture
+def shared(tmp_path: Path, cluster: Mapping[str, str]) -> Bench:
+    """Drivers that share one Ray."""
+    return Bench(tmp_path / "shared", **cluster)
+
+
+def test_a_study_runs_to_its_verdict_through_kill_9_of_its_driver(bench: Bench, shared: Bench, text: Path) -> None:
+    study_id = shared.submit(study(text, steps=300))
+    assert shared.run(shared.claim()) == 0, shared.logs()
+    assert_completed(shared, study_id)
 
     bench.environment["MUTRANSFER_CHECKPOINT_SECONDS"] = "0"
-    bench.submit(study(text, steps=300))
+    study_id = bench.submit(study(text, steps=300))
     with bench.driver(bench.claim()) as first:
         bench.wait_for(DONE, 3)
         first.popen.send_signal(signal.SIGKILL)
         first.wait(5)
-        finished = bench.query("SELECT key, result, finished_at FROM trials WHERE result IS NOT NULL ORDER BY key")
-        assert first.wait_gone(20) < 20
+        finished = bench.query(RESULTS)
+        first.wait_gone(30)
     assert bench.run(bench.claim()) == 0, bench.logs()
 
-    after = bench.query("SELECT key, result, finished_at FROM trials WHERE result IS NOT NULL ORDER BY key")
-    assert set(finished) <= set(after), "a finished result changed"
-    assert bench.losses() == undisturbed.losses(), "trials differ from an undisturbed run"
+    assert set(finished) <= set(bench.query(RESULTS)), "a finished result changed"
+    assert_completed(bench, study_id)
+    assert bench.losses() == shared.losses(), "trials differ from those of an undisturbed driver"
+
+
+def assert_completed(bench: Bench, study_id: str) -> None:
+    [(state, error, phases)] = bench.query(
+        "SELECT state, error, (SELECT count(*) FROM phases WHERE state = 'finished') FROM studies"
+    )
+    assert (state, error, phases) == ("completed", "", 4), bench.logs()
+    [(trials,)] = bench.query("SELECT count(*) FROM trials")
     assert bench.query("SELECT count(*) FROM trials WHERE result IS NULL") == [(0,)]
-    assert bench.query("SELECT state FROM studies") == [("completed",)]
     told = bench.query("SELECT count(*), count(DISTINCT key) FROM outbox WHERE kind = 'trial_result'")
-    assert told == [(len(after), len(after))]
+    assert told == [(trials, trials)], "a result was not told once"
+    with bench.sessions() as session:
+        result = StudyResult.model_validate(session.get_one(StudyRow, study_id).result)
+    [arm] = result.arms
+    assert [curve.width for curve in arm.curves] == [8, 32]
+    assert result.cost.trials == trials
+    assert not list((bench.home / "storage").glob("*/*/step-*")), "checkpoints of finished trials stay behind"
+    # A driver that comes late finds the study ended and changes nothing.
+    [(epoch,)] = bench.query("SELECT epoch FROM leases")
+    assert bench.run(Claim(study_id=study_id, epoch=epoch, state=StudyState.RUNNING)) == 0
+    assert bench.query("SELECT state FROM studies") == [("completed",)]
 
 
 def test_sigterm_drains_and_cancellation_ends_all_processes(bench: Bench, text: Path) -> None:
@@ -113,15 +127,16 @@ def test_sigterm_drains_and_cancellation_ends_all_processes(bench: Bench, text: 
     assert took < 8.0, f"{took:.1f} s from cancellation to the end of the last process"
 
 
-def test_a_driver_whose_lease_is_taken_stops_and_writes_nothing(bench: Bench, text: Path) -> None:
-    bench.environment["MUTRANSFER_LEASE_TTL_SECONDS"] = "3"
-    bench.submit(study(text, steps=200_000))
-    with bench.driver(bench.claim()) as first:
-        bench.wait_for(RUNNING, 1)
-        bench.claim()
-        assert first.wait(10) == 75, bench.logs()
-        first.wait_gone(5)
-    assert bench.query("SELECT state FROM studies") == [("running",)]
+def test_a_driver_whose_lease_is_taken_stops_and_writes_nothing(shared: Bench, text: Path) -> None:
+    shared.environment["MUTRANSFER_LEASE_TTL_SECONDS"] = "3"
+    shared.submit(study(text, steps=200_000))
+    with shared.driver(shared.claim()) as first:
+        shared.wait_for(RUNNING, 1)
+        shared.claim()
+        before = shared.query("SELECT key, step FROM trials")
+        assert first.wait(15) == 75, shared.logs()
+    assert shared.query("SELECT key, step FROM trials") == before
+    assert shared.query("SELECT state FROM studies") == [("running",)]
 
 
 def test_a_study_that_no_trial_could_run_fails_with_the_reason(bench: Bench, tmp_path: Path) -> None:
@@ -144,7 +159,7 @@ from torch import nn
 
 from mutransfer.roles import describe
 
-FLAGS = pathlib.Path(os.environ["POISON_FLAGS"])
+FLAGS = pathlib.Path(FLAG_FOLDER)
 
 
 def once(name):
@@ -180,17 +195,15 @@ def build(width, depth, vocab):
 '''
 
 
-def test_poison_crash_and_hang_spoil_only_their_own_trials(tmp_path: Path, text: Path) -> None:
-    (tmp_path / "packages").mkdir()
-    (tmp_path / "packages" / "poison_model.py").write_text(POISON)
-    flags = tmp_path / "flags"
+def test_poison_crash_and_hang_spoil_only_their_own_trials(shared: Bench, text: Path) -> None:
+    bench = shared
+    flags = bench.home / "flags"
     flags.mkdir()
     for name in ("crash", "hang"):
         (flags / name).touch()
-    bench = Bench(
-        tmp_path / "home", PYTHONPATH=str(tmp_path / "packages"), POISON_FLAGS=str(flags),
-        MUTRANSFER_MODEL_PACKAGES="poison_model", MUTRANSFER_TRIAL_TIMEOUT_SECONDS="8",
-    )  # fmt: skip
+    # Drivers run in the home folder here: models of one's own are found in the working directory.
+    (bench.home / "poison_model.py").write_text(POISON.replace("FLAG_FOLDER", repr(str(flags))))
+    bench.environment |= {"MUTRANSFER_MODEL_PACKAGES": "poison_model", "MUTRANSFER_TRIAL_TIMEOUT_SECONDS": "15"}
     spec = study(text).model_dump(mode="json")
     spec["model"] |= {"family": "poison_model:build", "head_dim": None}
     spec["widths"] = {"base": 8, "proxy": [8], "targets": [64]}
@@ -205,5 +218,5 @@ def test_poison_crash_and_hang_spoil_only_their_own_trials(tmp_path: Path, text:
     assert poisoned == [(64,)]
     reasons = [row[0] for row in bench.query("SELECT traceback FROM trials WHERE traceback != ''")]
     assert any("poisoned at width 64" in reason for reason in reasons)
-    assert any("reported nothing for 8 s" in reason for reason in reasons)
+    assert any("reported nothing for 15 s" in reason for reason in reasons)
     assert bench.query("SELECT count(*) FROM trials WHERE status = 'finished' AND attempts = 1") == [(2,)]
