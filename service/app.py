@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from http import HTTPStatus
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
@@ -46,7 +45,7 @@ def result_schema() -> dict[str, Any]:
     return StudyResult.model_json_schema()
 
 
-@_health.get("/healthz", responses={HTTPStatus.SERVICE_UNAVAILABLE: {"model": problems.ProblemRead}})
+@_health.get("/healthz", responses={503: openapi.problem("The database does not answer.")})
 def health(context: ContextDep) -> Health:
     """That the service answers and reaches its database (503 when it does not)."""
     with reading(context.sessions) as session:

@@ -43,29 +43,31 @@ STUDY_BODY: dict[str, Any] = {
 }
 
 
-def _problem(description: str) -> dict[str, Any]:
-    return {"description": description, "model": ProblemRead, "content": {MEDIA_TYPE: {}}}
+def problem(description: str) -> dict[str, Any]:
+    """An answer that is a problem document."""
+    schema = {"$ref": REFERENCE.format(model=ProblemRead.__name__)}
+    return {"description": description, "content": {MEDIA_TYPE: {"schema": schema}}}
 
 
 #: Answers that any route may give.
 COMMON: dict[int | str, dict[str, Any]] = {
-    401: _problem("No token, or a wrong one."),
-    403: _problem("The Host or Origin is not ours."),
-    422: _problem("The input is wrong: `errors` names each field."),
-    503: _problem("The database does not answer; try again."),
+    401: problem("No token, or a wrong one."),
+    403: problem("The Host or Origin is not ours."),
+    422: problem("The input is wrong: `errors` names each field."),
+    503: problem("The database does not answer; try again."),
 }
-NOT_FOUND: dict[int | str, dict[str, Any]] = {404: _problem("There is no such study.")}
-CONFLICT: dict[int | str, dict[str, Any]] = {409: _problem("The request contradicts what is stored.")}
+NOT_FOUND: dict[int | str, dict[str, Any]] = {404: problem("There is no such study.")}
+CONFLICT: dict[int | str, dict[str, Any]] = {409: problem("The request contradicts what is stored.")}
 BODY: dict[int | str, dict[str, Any]] = {
-    400: _problem("The body is no JSON or YAML document."),
-    408: _problem("The body did not arrive in time."),
-    413: _problem("The body is too large."),
-    415: _problem("The body is neither JSON nor YAML by its Content-Type."),
+    400: problem("The body is no JSON or YAML document."),
+    408: problem("The body did not arrive in time."),
+    413: problem("The body is too large."),
+    415: problem("The body is neither JSON nor YAML by its Content-Type."),
 }
 
 
 def install(app: FastAPI) -> None:
-    """Add the study format to the components of the application's OpenAPI document."""
+    """Add the study format and the problem document to the components of the application's OpenAPI document."""
     derive = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -74,6 +76,8 @@ def install(app: FastAPI) -> None:
         if STUDY_INPUT not in schemas:
             study = StudySpec.model_json_schema(ref_template=REFERENCE.format(model="Input{model}"))
             parts = study.pop("$defs")
+            problem = ProblemRead.model_json_schema(ref_template=REFERENCE)
+            schemas |= problem.pop("$defs") | {ProblemRead.__name__: problem}
             schemas |= {STUDY_INPUT: study} | {f"Input{name}": part for name, part in parts.items()}
         return document
 

@@ -64,9 +64,9 @@ class Api(TestClient):
 
 
 @contextmanager
-def served(application: FastAPI) -> Iterator[str]:
+def served(application: FastAPI, *, port: int = 0) -> Iterator[str]:
     """The application behind a real server on a free port; yields its address."""
-    config = uvicorn.Config(application, port=0, log_config=None, access_log=False, timeout_graceful_shutdown=1)
+    config = uvicorn.Config(application, port=port, log_config=None, access_log=False, timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()
@@ -74,8 +74,8 @@ def served(application: FastAPI) -> Iterator[str]:
         deadline = time.monotonic() + 20
         while not server.started and time.monotonic() < deadline:
             time.sleep(0.01)
-        port = server.servers[0].sockets[0].getsockname()[1]
-        yield f"http://127.0.0.1:{port}"
+        bound = server.servers[0].sockets[0].getsockname()[1]
+        yield f"http://127.0.0.1:{bound}"
     finally:
         server.should_exit = True
         thread.join(timeout=20)
