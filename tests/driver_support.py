@@ -62,7 +62,7 @@ class Bench:
         finally:
             process.end()
 
-    def run(self, claim: Claim, *, timeout: float = 200.0) -> int:
+    def run(self, claim: Claim, *, timeout: float = 900.0) -> int:
         """Run a driver to its end; returns the exit status."""
         with self.driver(claim) as process:
             return process.wait(timeout)
@@ -77,7 +77,7 @@ class Bench:
         with self.sessions() as session:
             return [tuple(row) for row in session.execute(text(statement))]
 
-    def wait_for(self, statement: str, at_least: int, *, seconds: float = 120.0) -> None:
+    def wait_for(self, statement: str, at_least: int, *, seconds: float = 600.0) -> None:
         """Wait until a counting query reaches `at_least`."""
         deadline = time.monotonic() + seconds
         while (count := self.query(statement)[0][0]) < at_least:

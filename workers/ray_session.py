@@ -16,7 +16,7 @@ import structlog
 
 from mutransfer.errors import TransientError
 
-START_ATTEMPTS = 3
+START_ATTEMPTS = 5
 
 #: Ray's sockets lie about 65 characters below its folder, and a socket's path ends at 107.
 _LONGEST_TEMP_DIR = 40

@@ -112,6 +112,13 @@ def run_trials(engine: StudyEngine, plan: RunPlan, control: Control) -> None:
             raise TransientError(f"Ray broke down: {error}") from error
 
 
+def _reason(trial: Any) -> str:
+    """The traceback that Tune wrote into the trial's folder."""
+    path = trial.error_file
+    text = Path(path).read_text(errors="replace") if path and Path(path).exists() else ""
+    return text.strip() or "the worker died without a word"
+
+
 def _trial_name(trial: Any) -> str:
     return str(trial.trial_id)
 
@@ -210,7 +217,7 @@ class _Watch(Callback):
         """See Callback: the trial raised, or its process died."""
         key = trial.config["key"]
         live = self._live.pop(key, None)
-        reason = str(trial.get_error() or "the worker died without a word")
+        reason = _reason(trial)
         if live is not None and live.hung:
             reason = f"reported nothing for {self._plan.trial_timeout_seconds:g} s and was killed\n{reason}"
         self._engine.failed(key, reason)

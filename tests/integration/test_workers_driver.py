@@ -16,7 +16,7 @@ from service.db.tables import StudyRow
 from tests.driver_support import Bench, ray_cluster
 from tests.trials import small_study
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(2000)]
 
 DONE = "SELECT count(*) FROM trials WHERE result IS NOT NULL"
 RESULTS = "SELECT key, result, finished_at FROM trials WHERE result IS NOT NULL"
@@ -208,7 +208,7 @@ def test_poison_crash_and_hang_spoil_only_their_own_trials(shared: Bench, text: 
     spec["model"] |= {"family": "poison_model:build", "head_dim": None}
     spec["widths"] = {"base": 8, "proxy": [8], "targets": [64]}
     bench.submit(parse_study(spec))
-    assert bench.run(bench.claim(), timeout=300) == 0, bench.logs()
+    assert bench.run(bench.claim()) == 0, bench.logs()
     assert not list(flags.iterdir())
     assert bench.query("SELECT state FROM studies") == [("completed",)], bench.logs()
     counts = dict(bench.query("SELECT status, count(*) FROM trials GROUP BY status"))
