@@ -5,8 +5,9 @@ from math import log2, sqrt
 
 import numpy as np
 
-from mutransfer.fit import DRAWS, FittedCurve, percentile_interval, t_noise
+from mutransfer.fit import FittedCurve, percentile_interval
 from mutransfer.points import FloatArray, tidy
+from mutransfer.polynomial import DRAWS, t_noise
 from mutransfer.result import CurveStatus, Interval
 
 #: The stream of the scatter of optima around the slope's line.

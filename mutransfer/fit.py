@@ -1,31 +1,39 @@
 """From the points of one curve to its optimum, with 95 % intervals (verdict.md, The fit).
 
-Equal-weight cubic (quadratic below six points) over the points within 1.5 octaves of the best. The variance is pooled
-over those points after removing the offsets that seeds share, and raised to the residual mean square where that is
-larger: a curve that the polynomial cannot follow is honestly wide. Intervals are percentiles of a parametric bootstrap
-whose noise is scaled by a draw of the variance (Student's t), because two seeds leave few degrees of freedom.
+A polynomial over the half-octave points within 1.5 octaves of the optimum: a cubic (quadratic below six points) with
+as much beyond it as the data ask for (mutransfer.polynomial). Noise is pooled over those points, after removing the
+offsets that seeds share. Intervals are percentiles of replicas drawn with t-scaled noise, because two seeds leave few
+degrees of freedom. `python -m benchmarks.coverage` measures how often they hold the truth.
 Intervals hold for the study's own seeds: an offset that all rates of a curve share moves its loss, not its optimum.
-Legend: B bootstrap draws, P points, K coefficients (lowest degree first).
+Legend: B draws, P points, K coefficients (lowest degree first).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from math import inf, isfinite, sqrt
 
 import numpy as np
 
-from mutransfer.points import FloatArray, Landscape, landscape, shape, tidy
+from mutransfer.points import FloatArray, Landscape, Noise, landscape, pooled_noise, shape, tidy
+from mutransfer.polynomial import (
+    Means,
+    draw_coefficients,
+    minimum,
+    posterior,
+    t_noise,
+    values,
+)
 from mutransfer.result import Curve, CurveRole, CurveStatus, Interval
 from mutransfer.trial import Observation
 
-#: Reach of the fit around the best point, in octaves; the second is for curves measured at whole octaves only.
+#: Reach of the fit around the optimum, in octaves; the others are for curves measured at whole octaves only.
 WINDOW_OCTAVES = 1.5
-WIDE_WINDOW_OCTAVES = 2.0
-#: Fewest points for a fit, and for a cubic.
+SPARSE_WINDOWS_OCTAVES = (2.0, 3.0)
+#: Points a window should hold, and the fewest for a fit.
+WANTED_POINTS = 5
 MIN_POINTS = 4
-MIN_CUBIC_POINTS = 6
-DRAWS = 4000
+_RECENTRINGS = 4
 _EDGE = 1e-9
 _TAIL = 2.5
 
@@ -34,7 +42,7 @@ _TAIL = 2.5
 class PolynomialFit:
     """A polynomial in `lr_octaves - center` and `DRAWS` bootstrap replicas of it, with the minimum of each.
 
-    Minima are sought inside `window` only. `sigma` is the standard deviation of one trial that the draws used.
+    Minima are sought inside `window` only.
     """
 
     center: float
@@ -45,7 +53,6 @@ class PolynomialFit:
     optimum_B: FloatArray
     loss: float
     loss_B: FloatArray
-    sigma: float
     seed_sd: float | None
     offset_sd: float | None
 
@@ -86,109 +93,89 @@ def half_width(interval: Interval) -> float:
     return (interval.high - interval.low) / 2.0
 
 
-@lru_cache(maxsize=64)
-def t_noise(rng_seed: int, columns: int, degrees: int) -> FloatArray:
-    """`(DRAWS, columns)` standard normals, each row scaled by one draw of `sqrt(degrees / chi2(degrees))`.
-
-    Equal arguments give the equal array, bit for bit; it is shared and must not be written to.
-    """
-    rng = np.random.default_rng([rng_seed, columns, degrees])
-    normal = rng.standard_normal((DRAWS, columns))
-    if degrees > 0:
-        normal *= np.sqrt(degrees / rng.chisquare(degrees, size=(DRAWS, 1)))
-    normal.setflags(write=False)
-    return normal
-
-
-def minimum(coefficients_BK: FloatArray, low: float, high: float) -> FloatArray:
-    """Where each polynomial (degree 2 or 3, in x) is least on [low, high]: its local minimum there, or else an end."""
-    padded = np.zeros((len(coefficients_BK), 4))
-    padded[:, : coefficients_BK.shape[1]] = coefficients_BK
-    c0, c1, c2, c3 = padded.T
-    discriminant = c2 * c2 - 3.0 * c1 * c3
-    root = np.sqrt(np.maximum(discriminant, 0.0))
-    # The root of the derivative with positive curvature, in the form that does not cancel.
-    with np.errstate(divide="ignore", invalid="ignore"):
-        inner = np.where(c2 > 0.0, -c1 / (c2 + root), (root - c2) / (3.0 * c3))
-    has_inner = (discriminant > 0.0) & np.isfinite(inner) & (inner >= low) & (inner <= high)
-    at_low = c0 + low * (c1 + low * (c2 + low * c3))
-    at_high = c0 + high * (c1 + high * (c2 + high * c3))
-    return np.where(has_inner, inner, np.where(at_low <= at_high, low, high))
-
-
-def _values(coefficients_BK: FloatArray, x_B: FloatArray) -> FloatArray:
-    powers_BK = x_B[:, None] ** np.arange(coefficients_BK.shape[1])
-    values_B: FloatArray = (coefficients_BK * powers_BK).sum(axis=1)
-    return values_B
+def fit_landscape(curve: Landscape, *, rng_seed: int) -> PolynomialFit | None:
+    """Fit the points around the optimum of a curve; None when there are fewer than four."""
+    center, window = locate(curve)
+    if len(window) < MIN_POINTS:
+        return None
+    return _fit(curve, center, window, rng_seed)
 
 
 def fit_window(curve: Landscape) -> tuple[float, ...]:
-    """The learning rates that enter the fit: finite, near the best, and not beyond a diverged one."""
+    """The learning rates that enter the fit, rising."""
+    return locate(curve)[1]
+
+
+@lru_cache(maxsize=8)
+def locate(curve: Landscape) -> tuple[float, tuple[float, ...]]:
+    """(centre, learning rates) of the fit's window.
+
+    The centre starts at the best point and moves to the one nearest the fitted optimum: a window around a best point
+    that noise has put half an octave off would bias a curve that is steep on one side.
+    """
     best = curve.best
     if best is None:
-        return ()
-    inside = sorted([best, *curve.side(-1).finite, *curve.side(+1).finite])
-    center = curve.lrs[best]
-    for reach in (WINDOW_OCTAVES, WIDE_WINDOW_OCTAVES):
-        window = tuple(curve.lrs[i] for i in inside if abs(curve.lrs[i] - center) <= reach + 1e-6)
-        if len(window) >= MIN_POINTS:
+        return 0.0, ()
+    inside = [curve.lrs[i] for i in sorted([best, *curve.side(-1).finite, *curve.side(+1).finite])]
+    center, seen = curve.lrs[best], set[float]()
+    window = _around(inside, center)
+    while len(window) >= MIN_POINTS and center not in seen and len(seen) < _RECENTRINGS:
+        seen.add(center)
+        found = posterior(_means(curve, center, window))
+        low, high = (window[0] - center) / WINDOW_OCTAVES, (window[-1] - center) / WINDOW_OCTAVES
+        optimum = center + WINDOW_OCTAVES * float(minimum(found.mean_K[None, :], low, high)[0])
+        center = min(inside[1:-1] or inside, key=lambda lr: abs(lr - optimum))
+        window = _around(inside, center)
+    return center, window
+
+
+def _around(inside: Sequence[float], center: float) -> tuple[float, ...]:
+    """Points within reach of the centre; farther ones only when points lie too sparsely for a fit."""
+    for reach in (WINDOW_OCTAVES, *SPARSE_WINDOWS_OCTAVES):
+        window = tuple(lr for lr in inside if abs(lr - center) <= reach + 1e-6)
+        if len(window) >= WANTED_POINTS:
             break
     return window
 
 
-def fit_landscape(curve: Landscape, *, rng_seed: int) -> PolynomialFit | None:
-    """Fit the points around the best of a curve; None when there are fewer than four."""
-    window = fit_window(curve)
-    if curve.best is None or len(window) < MIN_POINTS:
-        return None
-    local = landscape(o for o in curve.trials if round(o.lr_octaves, 4) in window)
-    center = curve.lrs[curve.best]
-    x_P = np.array(window) - center
-    degree = 3 if len(window) >= MIN_CUBIC_POINTS else 2
-    design_PK = np.vander(x_P, degree + 1, increasing=True)
-    inverse_KP = np.linalg.pinv(design_PK)
-    loss_P = np.array(local.losses)
-    coefficients_K = inverse_KP @ loss_P
-    variance, degrees = _variance(local, loss_P - design_PK @ coefficients_K, len(window) - degree - 1)
-    sd_P = np.sqrt(variance / np.array(local.finite_seeds))
-    noise_BP = t_noise(rng_seed, len(window), degrees) * sd_P
-    coefficients_BK = coefficients_K + noise_BP @ inverse_KP.T
-    return _with_minima(coefficients_K, coefficients_BK, center, (float(x_P[0]), float(x_P[-1])), variance, local)
+def _window_noise(curve: Landscape, window: Sequence[float]) -> Noise:
+    """Means and noise of the window's points alone: at the edge of stability it says nothing about the optimum."""
+    noise = pooled_noise({lr: curve.trials[lr] for lr in window})
+    assert noise is not None  # noqa: S101 - a window holds finite points
+    return noise
 
 
-def _variance(local: Landscape, residual_P: FloatArray, residual_degrees: int) -> tuple[float, int]:
-    """Variance of one trial and its degrees of freedom: pooled over seeds, or the residual mean square if larger."""
-    noise = local.noise
-    pooled = noise.variance if noise is not None else None
-    per_mean = float(residual_P @ residual_P) / residual_degrees if residual_degrees else 0.0
-    residual = per_mean * float(np.mean(local.finite_seeds))
-    if noise is None or pooled is None:
-        return residual, residual_degrees
-    return max(pooled, residual), noise.degrees
+def _means(curve: Landscape, center: float, window: Sequence[float]) -> Means:
+    noise = _window_noise(curve, window)
+    return Means(
+        u_P=(np.array(window) - center) / WINDOW_OCTAVES,
+        loss_P=noise.means,
+        trials_P=np.array([len(curve.trials[lr]) for lr in window], dtype=np.float64),
+        variance=0.0 if noise.variance is None else noise.variance,
+        degrees=noise.degrees,
+    )
 
 
-def _with_minima(
-    coefficients_K: FloatArray, coefficients_BK: FloatArray, center: float, span: tuple[float, float],
-    variance: float, local: Landscape,
-) -> PolynomialFit:  # fmt: skip
-    low, high = span
-    all_BK = np.vstack([coefficients_K[None, :], coefficients_BK])
-    optimum_B = minimum(all_BK, low, high)
-    loss_B = _values(all_BK, optimum_B)
-    noise = local.noise
-    pooled = noise.variance if noise is not None else None
+def _fit(curve: Landscape, center: float, window: Sequence[float], rng_seed: int) -> PolynomialFit:
+    found = posterior(_means(curve, center, window))
+    all_BK = np.vstack([found.mean_K[None, :], draw_coefficients(found, rng_seed)])
+    low, high = (window[0] - center) / WINDOW_OCTAVES, (window[-1] - center) / WINDOW_OCTAVES
+    u_B = minimum(all_BK, low, high)
+    loss_B = values(all_BK, u_B)
+    optimum_B = center + WINDOW_OCTAVES * u_B
+    per_octave_BK = all_BK / WINDOW_OCTAVES ** np.arange(all_BK.shape[1])
+    noise = _window_noise(curve, window)
     return PolynomialFit(
         center=center,
-        window=(center + low, center + high),
-        coefficients_K=coefficients_K,
-        coefficients_BK=coefficients_BK,
-        optimum=center + float(optimum_B[0]),
-        optimum_B=center + optimum_B[1:],
+        window=(window[0], window[-1]),
+        coefficients_K=per_octave_BK[0],
+        coefficients_BK=per_octave_BK[1:],
+        optimum=float(optimum_B[0]),
+        optimum_B=optimum_B[1:],
         loss=float(loss_B[0]),
         loss_B=loss_B[1:],
-        sigma=sqrt(variance),
-        seed_sd=None if pooled is None else sqrt(pooled),
-        offset_sd=noise.offset_sd if noise is not None else None,
+        seed_sd=None if noise.variance is None else sqrt(noise.variance),
+        offset_sd=noise.offset_sd,
     )
 
 

@@ -4,9 +4,10 @@ The search and the fit both read a `Landscape`, so they cannot disagree on which
 Legend: P points (learning rates), S seeds, N finite trials.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf, sqrt
+from operator import itemgetter
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +28,7 @@ def lr_key(lr_octaves: float) -> float:
     return round(lr_octaves, 4) + 0.0
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Noise:
     """The additive model `loss[p, s] = mean[p] + offset[s] + noise` on some trials.
 
@@ -59,19 +60,20 @@ def additive_noise(point_N: npt.NDArray[np.int64], seed_N: npt.NDArray[np.int64]
     )
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Landscape:
     """All finished trials of a curve, by learning rate (rising).
 
     `losses` are means in nats with seed offsets removed, +inf where half the seeds or more diverged: such a point ranks
-    last and never enters a fit. `trials` are the finite trials of the other points.
+    last and never enters a fit. `trials` are the finite trials of the other points, by rate. Two landscapes are never
+    equal unless they are the same one, so that work on them can be cached.
     """
 
     lrs: tuple[float, ...]
     losses: tuple[float, ...]
     finite_seeds: tuple[int, ...]
     diverged_seeds: tuple[int, ...]
-    trials: tuple[Observation, ...]
+    trials: Mapping[float, Sequence[Observation]]
     noise: Noise | None
     points: tuple[Point, ...]
 
@@ -145,36 +147,36 @@ class Side:
 
 def landscape(observations: Iterable[Observation]) -> Landscape:
     """Gather observations, in any order, by learning rate."""
-    rows = sorted(observations, key=lambda o: (lr_key(o.lr_octaves), o.seed))
-    lrs = tuple(sorted({lr_key(o.lr_octaves) for o in rows}))
-    groups = {lr: [o for o in rows if lr_key(o.lr_octaves) == lr] for lr in lrs}
+    groups: dict[float, list[Observation]] = {}
+    for lr, _, row in sorted(((lr_key(o.lr_octaves), o.seed, o) for o in observations), key=itemgetter(0, 1)):
+        groups.setdefault(lr, []).append(row)
     finite = {lr: [o for o in group if not o.diverged] for lr, group in groups.items()}
-    usable = [lr for lr in lrs if 2 * len(finite[lr]) > len(groups[lr])]
-    trials = tuple(o for lr in usable for o in finite[lr])
-    noise = _noise(usable, trials)
-    losses = dict.fromkeys(lrs, inf)
+    usable = {lr: finite[lr] for lr, group in groups.items() if 2 * len(finite[lr]) > len(group)}
+    noise = pooled_noise(usable)
+    losses = dict.fromkeys(groups, inf)
     if noise is not None:
         losses.update(zip(usable, noise.means.tolist(), strict=True))
     return Landscape(
-        lrs=lrs,
-        losses=tuple(losses[lr] for lr in lrs),
-        finite_seeds=tuple(len(finite[lr]) for lr in lrs),
-        diverged_seeds=tuple(len(groups[lr]) - len(finite[lr]) for lr in lrs),
-        trials=trials,
+        lrs=tuple(groups),
+        losses=tuple(losses.values()),
+        finite_seeds=tuple(len(group) for group in finite.values()),
+        diverged_seeds=tuple(len(groups[lr]) - len(finite[lr]) for lr in groups),
+        trials=usable,
         noise=noise,
-        points=tuple(_point(lr, groups[lr], finite[lr], losses[lr], noise) for lr in lrs),
+        points=tuple(_point(lr, groups[lr], finite[lr], losses[lr], noise) for lr in groups),
     )
 
 
-def _noise(usable: Sequence[float], trials: Sequence[Observation]) -> Noise | None:
-    if not trials:
+def pooled_noise(trials: Mapping[float, Sequence[Observation]]) -> Noise | None:
+    """The additive model over the finite trials of some rates; None without any."""
+    rows = [(place, o.seed, o.loss_nats) for place, group in enumerate(trials.values()) for o in group]
+    if not rows:
         return None
-    places = {lr: place for place, lr in enumerate(usable)}
-    seeds = {seed: place for place, seed in enumerate(sorted({o.seed for o in trials}))}
+    seeds = {seed: place for place, seed in enumerate(sorted({seed for _, seed, _ in rows}))}
     return additive_noise(
-        np.array([places[lr_key(o.lr_octaves)] for o in trials]),
-        np.array([seeds[o.seed] for o in trials]),
-        np.array([o.loss_nats for o in trials], dtype=np.float64),
+        np.array([place for place, _, _ in rows]),
+        np.array([seeds[seed] for _, seed, _ in rows]),
+        np.array([loss for _, _, loss in rows], dtype=np.float64),
     )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil, floor
 
-from mutransfer.fit import WINDOW_OCTAVES, fit_landscape, fit_window, half_width
+from mutransfer.fit import WINDOW_OCTAVES, fit_landscape, half_width, locate
 from mutransfer.points import POINTS_A_SIDE, Landscape, Side, landscape, lr_key, shape
 from mutransfer.result import CurveStatus
 from mutransfer.spec import SearchSpec
@@ -186,12 +186,20 @@ def _at_limit(lattice: _Lattice, curve: Landscape, side: Side) -> Proposal:
 
 
 def _fill(search: SearchSpec, lattice: _Lattice, curve: Landscape) -> list[tuple[float, int]]:
-    """Half octaves within 1.5 of the best, up to the nearest diverged rates, at the window's number of seeds."""
+    """Half octaves within 1.5 of the best, then of the fit's centre, at the window's number of seeds."""
     best = curve.best
     if best is None:
         return []
+    return _fill_around(search, lattice, curve, curve.lrs[best]) or _fill_around(
+        search, lattice, curve, locate(curve)[0]
+    )
+
+
+def _fill_around(search: SearchSpec, lattice: _Lattice, curve: Landscape, center: float) -> list[tuple[float, int]]:
+    """What is missing within 1.5 octaves of `center`, up to the nearest diverged rates."""
     low, high = curve.side(-1).diverged_at, curve.side(+1).diverged_at
-    near = set(lattice.around(curve.lrs[best], WINDOW_OCTAVES)) | set(fit_window(curve))
+    measured = {lr for lr in curve.lrs if abs(lr - center) <= WINDOW_OCTAVES + 1e-6}
+    near = measured | set(lattice.around(center, WINDOW_OCTAVES))
     inside = sorted(lr for lr in near if (low is None or lr > low) and (high is None or lr < high))
     level = max(search.seeds.min, lattice.level(inside))
     return [point for lr in inside for point in lattice.missing(lr, level)]
@@ -205,7 +213,7 @@ def _finish(search: SearchSpec, lattice: _Lattice, curve: Landscape) -> Proposal
     fit = fit_landscape(curve, rng_seed=SEARCH_RNG_SEED)
     if fit is None:
         return Proposal(points=(), status=CurveStatus.INCOMPLETE, reason="too few rates near the best could be trained")
-    window = fit_window(curve)
+    window = locate(curve)[1]
     level = lattice.level(window)
     width = half_width(fit.optimum_interval())
     if width <= WANTED_HALF_WIDTH or level >= search.seeds.max:
