@@ -7,8 +7,8 @@ Model, with `u` the distance to the centre in half windows and `n[p]` trials beh
 
 A cubic alone is biased on a curve that is steep on one side, and inflating the noise by what it misses makes quiet
 curves needlessly wide. Here the higher coefficients say what the cubic misses: `tau` is averaged over a grid by its
-marginal likelihood, and `sigma` has a scaled inverse chi-squared posterior from the variance between seeds (`degrees` of
-freedom) and the residuals together. Replicas are draws of that posterior: a mixture of multivariate t.
+marginal likelihood, and `sigma` has a scaled inverse chi-squared posterior from the variance between seeds (`degrees`
+of freedom) and the residuals together. Replicas are draws of that posterior: a mixture of multivariate t.
 Legend: B draws, T values of tau, P points, K coefficients (lowest degree first), G grid of learning rates.
 """
 
