@@ -129,9 +129,9 @@ class TrainSpec(Value):
     """How each trial trains. Exactly one of `steps`, `tokens`, `tokens_per_parameter` sets the horizon."""
 
     batch: Annotated[int, Field(ge=1, le=1_000_000)] = 32
-    steps: Annotated[int, Field(ge=1)] | None = None
-    tokens: Annotated[int, Field(ge=1)] | None = None
-    tokens_per_parameter: Annotated[float, Field(gt=0.0)] | None = None
+    steps: Annotated[int, Field(ge=1, le=10**9)] | None = None
+    tokens: Annotated[int, Field(ge=1, le=10**15)] | None = None
+    tokens_per_parameter: Annotated[float, Field(gt=0.0, le=1e6)] | None = None
     schedule: Literal["linear", "cosine", "constant", "wsd"] = "linear"
     warmup: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
     clip: Annotated[float, Field(gt=0.0)] | None = 1.0
@@ -241,7 +241,7 @@ class LrGrid(Value):
 
     low: Octaves = -8.0
     high: Octaves = -3.0
-    step: Annotated[float, Field(gt=0.0, le=8.0)] = 1.0
+    step: Annotated[float, Field(ge=0.0625, le=8.0)] = 1.0
     limit: tuple[Octaves, Octaves] = (-20.0, 4.0)
 
     @model_validator(mode="after")
@@ -292,7 +292,7 @@ class VerdictSpec(Value):
 class EvalSpec(Value):
     """Size of the one held-out token set that every trial's loss is a mean over."""
 
-    tokens: Annotated[int, Field(ge=1)] = 65_536
+    tokens: Annotated[int, Field(ge=1, le=10**12)] = 65_536
 
 
 class ResourceSpec(Value):
