@@ -31,9 +31,9 @@ from service.studies.read import result_document
 EVENTS_SHOWN = 40
 _PRINTABLE_VOCAB = 97  # of the default tokenizer: for estimates before a worker has read the data
 _PHASE_WORDS = {
-    Phase.SEARCH: "search at the proxies",
-    Phase.TRANSFER: "transfer to the targets",
-    Phase.VERIFY: "verify the targets' own optima",
+    Phase.SEARCH: "at the proxies",
+    Phase.TRANSFER: "to the targets",
+    Phase.VERIFY: "the targets' own optima",
     Phase.VERDICT: "fit and judge",
 }
 
@@ -120,7 +120,7 @@ def study_view(session: Session, study_id: str, asked: Asked) -> StudyView:
     plan = _plan(spec, facts)
     return StudyView(
         row=row, spec=spec, tally=tally, version=version_of(row, tally), result=result, answer=words.answer(result),
-        cards=arm_cards(result), charts=charts(result), choice=choice, sizes=tuple(training.sizes(result)),
+        cards=arm_cards(result), charts=charts(result, spec), choice=choice, sizes=tuple(training.sizes(result)),
         training=training.chart(session, result, choice, LIGHT), transfer=transfer_table(result),
         progress=_progress(session, row, spec, tally, plan), recipe=_recipe_form(spec, result, facts, asked),
         conditions=words.conditions(spec), plan=plan, is_final=state.is_final,
@@ -183,9 +183,9 @@ def _with(form: RecipeForm, *, found: Recipe | None = None, problem: str = "") -
 
 def page_charts(session: Session, study_id: str, asked: Asked, theme: Theme) -> tuple[Chart, ...]:
     """The charts of a study's page in page order. Raises NotFoundError."""
-    result = result_document(session, study_id)
+    result, spec = result_document(session, study_id), StudySpec.model_validate(studies.get(session, study_id).spec)
     chosen = training.choose(result, asked.arm, asked.size)
-    return (*charts(result, theme), training.chart(session, result, chosen, theme))
+    return (*charts(result, spec, theme), training.chart(session, result, chosen, theme))
 
 
 def page_chart(session: Session, study_id: str, key: str, asked: Asked) -> Chart:

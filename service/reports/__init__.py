@@ -23,7 +23,7 @@ def write_report(result: StudyResult, spec: StudySpec, directory: Path) -> list[
         directory / "report.md": report_markdown(result, spec),
         directory / "report.html": report_html(result, spec),
     }
-    for chart in charts(result):
+    for chart in charts(result, spec):
         if not chart.empty:
             figure = {"data": list(chart.data), "layout": chart.layout | {"title": {"text": chart.title}}}
             texts[figures / f"{chart.key}.json"] = json.dumps(figure, indent=1) + "\n"

@@ -3,10 +3,12 @@
 from dataclasses import dataclass
 import re
 
-from mutransfer.result import ArmResult, Curve, Interval, StudyResult
+from mutransfer.result import ArmResult, Curve, Interval, Outcome, StudyResult
 from mutransfer.spec import Parametrization
 from service.reports import numbers, words
 from service.reports.palette import LIGHT, arm_style
+
+UNFINISHED = ("queued", "running", "cancelling")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +21,7 @@ class Gauge:
     label: str
     text: str
     band: tuple[float, float]
-    value: float
+    value: float | None  # None off the scale
     low: float
     high: float
     below: bool
@@ -36,7 +38,7 @@ class ArmCard:
     marker: str
     scheme: str
     outcome: str
-    recorded: str
+    recorded: str | None
     recorded_note: str
     gauges: tuple[Gauge, ...]
     facts: tuple[tuple[str, str], ...]
@@ -66,8 +68,9 @@ def gauge(label: str, text: str, value: Interval, *, band: tuple[float, float], 
     high = end if value.high is None else value.high
     ends = [bound for bound in (*band, 0.0) if start < bound < end or bound == start]
     return Gauge(
-        label=label, text=text, band=(place(band[0]), place(band[1])), value=place(value.value), low=place(low),
-        high=place(high), below=value.low is None or low < start, above=value.high is None or high > end,
+        label=label, text=text, band=(place(band[0]), place(band[1])), low=place(low),
+        value=place(value.value) if start <= value.value <= end else None, high=place(high),
+        below=value.low is None or low < start, above=value.high is None or high > end,
         ticks=tuple((place(bound), numbers.signed(bound, 2) if bound and start < 0 else numbers.trimmed(bound, 4))
                     for bound in sorted(set(ends))),
     )  # fmt: skip
@@ -97,7 +100,8 @@ def _regret_gauge(arm: ArmResult) -> Gauge | None:
 
 def _edge(curves: tuple[Curve, ...]) -> str | None:
     edges = [curve.stability_edge_octaves for curve in curves if curve.stability_edge_octaves is not None]
-    return None if not edges else f"{numbers.power_of_two(min(edges))} … {numbers.power_of_two(max(edges))}"
+    ends = dict.fromkeys((min(edges), max(edges))) if edges else ()
+    return " … ".join(numbers.power_of_two(edge) for edge in ends) or None
 
 
 def _facts(arm: ArmResult) -> tuple[tuple[str, str], ...]:
@@ -112,26 +116,41 @@ def _facts(arm: ArmResult) -> tuple[tuple[str, str], ...]:
 
 def arm_cards(result: StudyResult) -> tuple[ArmCard, ...]:
     """A card for every arm, in the study's order."""
-    cards = []
-    for index, arm in enumerate(result.arms):
-        recorded = arm.verdict.recorded_lr_octaves
-        cards.append(
-            ArmCard(
-                index=index % (len(LIGHT.arms) - 1),
-                name=arm.name,
-                marker=arm_style(index, arm.parametrization, LIGHT).marker,
-                scheme=scheme_name(arm.parametrization),
-                outcome=arm.verdict.outcome.value,
-                recorded="not recorded" if recorded is None else numbers.rate(recorded),
-                recorded_note=f"{'the largest proxy,' if recorded is None else 'recorded at'} "
-                f"{result.axis} {arm.verdict.proxy}{' has no optimum' if recorded is None else ''}",
-                gauges=tuple(g for g in (_drift_gauge(arm), _regret_gauge(arm)) if g is not None),
-                facts=_facts(arm),
-                reasons=tuple(sentence(reason) for reason in arm.verdict.reasons),
-                advice=tuple(sentence(advice) for advice in arm.verdict.advice),
-            )
-        )
-    return tuple(cards)
+    return tuple(_card(result, arm, index) for index, arm in enumerate(result.arms))
+
+
+def _card(result: StudyResult, arm: ArmResult, index: int) -> ArmCard:
+    verdict, recorded = arm.verdict, arm.verdict.recorded_lr_octaves
+    # Until a study has ended, "inconclusive" only means that trials are missing: say what is going on instead.
+    waiting = result.study.state in UNFINISHED and verdict.outcome is Outcome.INCONCLUSIVE
+    return ArmCard(
+        index=index % (len(LIGHT.arms) - 1),
+        name=arm.name,
+        marker=arm_style(index, arm.parametrization, LIGHT).marker,
+        scheme=scheme_name(arm.parametrization),
+        outcome=_waiting_word(result, recorded) if waiting else verdict.outcome.value,
+        recorded=None if recorded is None else numbers.rate(recorded),
+        recorded_note=_note(result, arm),
+        gauges=tuple(g for g in (_drift_gauge(arm), _regret_gauge(arm)) if g is not None),
+        facts=_facts(arm),
+        reasons=() if waiting else tuple(sentence(reason) for reason in verdict.reasons),
+        advice=() if waiting else tuple(sentence(advice) for advice in verdict.advice),
+    )
+
+
+def _note(result: StudyResult, arm: ArmResult) -> str:
+    place = f"{result.axis} {arm.verdict.proxy}"
+    if arm.verdict.recorded_lr_octaves is not None:
+        return f"recorded at {place}"
+    if result.study.state in UNFINISHED:
+        return f"to be recorded at {place}, the largest proxy"
+    return f"the largest proxy, {place}, has no optimum"
+
+
+def _waiting_word(result: StudyResult, recorded: float | None) -> str:
+    if result.study.state == "queued":
+        return "queued"
+    return "searching" if recorded is None else "verifying"
 
 
 @dataclass(frozen=True, kw_only=True)

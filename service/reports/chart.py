@@ -94,7 +94,7 @@ def legend_rows(names: Sequence[str]) -> int:
 def axis(theme: Theme, title: str, **extra: Any) -> Json:
     """One axis: hairline grid, outside ticks, title with the unit."""
     return {
-        "title": {"text": title, "font": {"size": 12, "color": theme.muted}, "standoff": 12},
+        "title": {"text": title, "font": {"size": 12, "color": theme.muted}},
         "tickfont": {"size": 12, "color": theme.muted},
         "gridcolor": theme.grid, "linecolor": theme.axis, "tickcolor": theme.axis,
         "showline": True, "zeroline": False, "ticks": "outside", "ticklen": 4, "automargin": False, **extra,
@@ -102,11 +102,11 @@ def axis(theme: Theme, title: str, **extra: Any) -> Json:
 
 
 def octave_ticks(low: float, high: float, most: int = 12) -> Json:
-    """Whole octaves from `low` to `high` as 2⁻⁸ … 2⁰, every second, fourth, … one where they would crowd."""
-    step = 1
+    """Whole octaves from `low` to `high` as 2⁻⁸ … 2⁰; halves where few fit, every second or fourth where many would."""
+    step = 0.5 if high - low < 2.5 else 1.0
     while (high - low) / step > most:
         step *= 2
-    values = [value for value in range(floor(low), ceil(high) + 1) if value % step == 0]
+    values = [step * count for count in range(ceil(low / step), floor(high / step) + 1)]
     return {"tickmode": "array", "tickvals": values, "ticktext": [numbers.power_of_two(value) for value in values]}
 
 

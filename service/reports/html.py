@@ -40,10 +40,10 @@ def _inline_json(document: object) -> Markup:
 
 def report_html(result: StudyResult, spec: StudySpec) -> str:
     """The whole report."""
-    figures = {name: [chart.document() for chart in charts(result, theme)] for name, theme in THEMES.items()}
+    figures = {name: [chart.document() for chart in charts(result, spec, theme)] for name, theme in THEMES.items()}
     return render(
         "report.html", result=result, spec=spec, answer=words.answer(result), cards=arm_cards(result),
-        charts=charts(result), transfer=transfer_table(result), conditions=words.conditions(spec),
+        charts=charts(result, spec), transfer=transfer_table(result), conditions=words.conditions(spec),
         cost=cost_words(result.cost), style=_static("style.css"), theme_script=_static("theme.js"),
         charts_script=_static("charts.js"), figures=_inline_json(figures), plotly=Markup(packed_plotly()),  # noqa: S704
     )  # fmt: skip

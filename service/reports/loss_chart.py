@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from mutransfer.result import ArmResult, Curve, CurveStatus, Point, StudyResult
+from mutransfer.spec import StudySpec
 from service.reports import numbers, words
 from service.reports.chart import Chart, Json, View
 from service.reports.loss_layout import all_range, axis_suffix, bowl_range, diverged_axis, panel_layout
@@ -18,13 +19,13 @@ _NOTE = (
 )
 
 
-def loss_chart(result: StudyResult, theme: Theme) -> Chart:
+def loss_chart(result: StudyResult, spec: StudySpec, theme: Theme) -> Chart:
     """Loss against learning rate for every arm and width; the axis shows the bowl, a control shows all."""
     table, title = loss_table(result), words.loss_title(result)
     if not any(curve.points for arm in result.arms for curve in arm.curves):
         empty = "Appears when the first learning rate has finished: one panel an arm, one curve a " + result.axis + "."
         return Chart(key=KEY, title=title, note=_NOTE, table=table, empty=empty)
-    sizes = sorted({words.size_of(curve, result.axis) for arm in result.arms for curve in arm.curves})
+    sizes = list(spec.axis.values)
     data = [
         *_legend_entries(sizes, theme),
         *(trace for index in range(len(result.arms)) for trace in _panel(result, index, sizes, theme)),
@@ -78,7 +79,19 @@ def _legend_entries(sizes: list[int], theme: Theme) -> Iterable[Json]:
 
 def _panel(result: StudyResult, index: int, sizes: list[int], theme: Theme) -> Iterable[Json]:
     arm, colours = result.arms[index], size_colours(sizes, theme)
-    for row, curve in enumerate(sorted(arm.curves, key=lambda c: words.size_of(c, result.axis))):
+    suffix = axis_suffix(index)
+    # Plotly draws no axes for a panel without a trace.
+    yield {
+        "type": "scatter",
+        "x": [None],
+        "y": [None],
+        "xaxis": f"x{suffix}",
+        "yaxis": f"y{suffix}",
+        "showlegend": False,
+    }
+    row = -1  # of diverged marks: one below the other from the top edge
+    for curve in sorted(arm.curves, key=lambda c: words.size_of(c, result.axis)):
+        row += any(point.diverged for point in curve.points)
         size = words.size_of(curve, result.axis)
         dead = curve.status is CurveStatus.UNBRACKETED
         draw = _CurveTraces(arm, curve, size, index, theme.ghost if dead else colours[size], theme, result.axis)
@@ -101,7 +114,7 @@ class _CurveTraces:
         }  # fmt: skip
 
     def traces(self, row: int) -> Iterable[Json]:
-        """`row` is the curve's place among its panel's, from the smallest width."""
+        """`row` is where its diverged marks go, counted from the top edge."""
         if finite := [point for point in self._curve.points if point.loss_nats is not None]:
             yield self._points(finite)
         if self._curve.fit_coefficients and self._curve.fit_window_octaves:

@@ -3,7 +3,8 @@
 from collections.abc import Iterable
 from math import log2
 
-from mutransfer.result import ArmResult, Curve, CurveRole, CurveStatus, Interval, StudyResult
+from mutransfer.result import ArmResult, Curve, CurveStatus, Interval, StudyResult
+from mutransfer.spec import StudySpec
 from service.reports import numbers, words
 from service.reports.chart import Chart, Json, axis, base_layout, legend, legend_rows, octave_ticks, size_axis, spread
 from service.reports.palette import ArmStyle, Theme, arm_style, faded
@@ -14,14 +15,13 @@ HEIGHT = 440
 _DODGE = 0.035  # octaves of width between neighbouring arms, so that their interval bars stay apart
 _NOTE = (
     "Each marker is the minimum of one fitted curve, ringed, with its 95 % interval; bare markers are edge-limited. "
-    "The thin line is the learning rate recorded at the largest proxy, where μP predicts the optimum to stay; "
-    "the band around it is the tolerance."
+    "The thin line is the rate recorded at the largest proxy, where μP predicts the optimum to stay, and the band "
+    "its tolerance."
 )
 
 
-def optimum_chart(result: StudyResult, theme: Theme) -> Chart:
+def optimum_chart(result: StudyResult, spec: StudySpec, theme: Theme) -> Chart:
     """Optimal learning rate with intervals against width: proxies left of the divide, targets right."""
-    sizes = sorted({words.size_of(curve, result.axis) for arm in result.arms for curve in arm.curves})
     table = optimum_table(result)
     title = words.optimum_title(result)
     if not any(curve.optimum_octaves for arm in result.arms for curve in arm.curves):
@@ -34,12 +34,12 @@ def optimum_chart(result: StudyResult, theme: Theme) -> Chart:
     data = [
         trace
         for index, arm in enumerate(result.arms)
-        for trace in _arm_traces(result, arm, index, theme, (low, high), max(sizes))
+        for trace in _arm_traces(result, arm, index, theme, (low, high), max(spec.axis.values))
     ]
     return Chart(
         key=KEY, title=title, note=_NOTE, table=table, data=data,
-        layout=_layout(result, theme, sizes, (low, high), narrow=False),
-        narrow=_layout(result, theme, sizes, (low, high), narrow=True),
+        layout=_layout(result, spec, theme, (low, high), narrow=False),
+        narrow=_layout(result, spec, theme, (low, high), narrow=True),
     )  # fmt: skip
 
 
@@ -91,7 +91,9 @@ def _arm_traces(
     style = arm_style(index, arm.parametrization, theme)
     shift = _DODGE * (index - (len(result.arms) - 1) / 2)
     if arm.verdict.recorded_lr_octaves is not None:
-        yield from _prediction(arm, arm.verdict.recorded_lr_octaves, style, largest)
+        # Without a μP arm there is no prediction to show, and the control's own band says what "transfers" means.
+        banded = not words.is_control(arm) or all(words.is_control(other) for other in result.arms)
+        yield from _prediction(arm, arm.verdict.recorded_lr_octaves, style, largest, banded=banded)
     drawn = [(curve, curve.optimum_octaves) for curve in arm.curves if curve.optimum_octaves is not None]
     ordered = sorted(drawn, key=lambda pair: words.size_of(pair[0], result.axis))
     if ordered:
@@ -99,15 +101,16 @@ def _arm_traces(
         yield _rings(arm, ordered, style, result.axis, shift)
 
 
-def _prediction(arm: ArmResult, recorded: float, style: ArmStyle, largest: int) -> Iterable[Json]:
+def _prediction(arm: ArmResult, recorded: float, style: ArmStyle, largest: int, *, banded: bool) -> Iterable[Json]:
     """The tolerance band and the thin line of "transfers", from the proxy where the rate was recorded."""
     left, right = log2(arm.verdict.proxy), log2(largest) + 0.35
     tolerance = arm.verdict.tolerances.drift_octaves
     common = {"legendgroup": arm.name, "showlegend": False, "hoverinfo": "skip", "mode": "lines", "type": "scatter"}
-    yield {
-        **common, "x": [left, right, right, left, left], "fill": "toself", "fillcolor": faded(style.colour, 0.05),
-        "y": [recorded - tolerance] * 2 + [recorded + tolerance] * 2 + [recorded - tolerance], "line": {"width": 0},
-    }  # fmt: skip
+    if banded:
+        yield {
+            **common, "x": [left, right, right, left, left], "fill": "toself", "fillcolor": faded(style.colour, 0.06),
+            "y": [recorded - tolerance] * 2 + [recorded + tolerance] * 2 + [recorded - tolerance], "line": {"width": 0},
+        }  # fmt: skip
     yield {
         **common, "x": [left, right], "y": [recorded, recorded],
         "line": {"width": 1, "color": style.colour, "dash": "dot"}, "opacity": 0.8,
@@ -160,9 +163,9 @@ def _hover(arm: ArmResult, curve: Curve, best: Interval, axis_name: str) -> str:
     )
 
 
-def _layout(result: StudyResult, theme: Theme, sizes: list[int], span: tuple[float, float], *, narrow: bool) -> Json:
+def _layout(result: StudyResult, spec: StudySpec, theme: Theme, span: tuple[float, float], *, narrow: bool) -> Json:
     """Direct labels at the right where there is room; a legend where there is not."""
-    x_axis = size_axis(theme, result.axis, sizes)
+    x_axis = size_axis(theme, result.axis, spec.axis.values)
     labels = [] if narrow else _labels(result, theme, span)
     names = [arm.name for arm in result.arms]
     rows = legend_rows(names) if narrow else 0
@@ -171,9 +174,9 @@ def _layout(result: StudyResult, theme: Theme, sizes: list[int], span: tuple[flo
     return base_layout(
         theme, height=height, margin=margin, showlegend=narrow,
         legend=legend(theme, y=1 + 26 / (height - 92 - 20 * rows)),
-        xaxis=x_axis, shapes=_divide(result, theme),
+        xaxis=x_axis, shapes=_divide(spec, theme),
         yaxis=axis(theme, "optimal base learning rate (octaves)", range=list(span), **octave_ticks(*span)),
-        annotations=[*labels, *_regions(result, theme), *_missing(result, theme)],
+        annotations=[*labels, *_regions(spec, theme), *_missing(result, theme)],
     )  # fmt: skip
 
 
@@ -201,23 +204,21 @@ def _labels(result: StudyResult, theme: Theme, span: tuple[float, float]) -> lis
     ]  # fmt: skip
 
 
-def _border(result: StudyResult) -> float | None:
+def _border(spec: StudySpec) -> float | None:
     """Where proxies end and targets begin, in log2; None without targets."""
-    roles = {words.size_of(curve, result.axis): curve.role for arm in result.arms for curve in arm.curves}
-    proxies = [size for size, role in roles.items() if role is CurveRole.PROXY]
-    others = [size for size, role in roles.items() if role is CurveRole.TARGET]
-    return (log2(max(proxies)) + log2(min(others))) / 2 if proxies and others else None
+    sizes = spec.axis
+    return (log2(sizes.proxy[-1]) + log2(sizes.targets[0])) / 2 if sizes.targets else None
 
 
-def _divide(result: StudyResult, theme: Theme) -> list[Json]:
-    border = _border(result)
+def _divide(spec: StudySpec, theme: Theme) -> list[Json]:
+    border = _border(spec)
     line = {"color": theme.axis, "width": 1, "dash": "2px,3px"}
     common = {"type": "line", "yref": "paper", "y0": 0, "y1": 1, "line": line, "layer": "below"}
     return [] if border is None else [{**common, "x0": border, "x1": border}]
 
 
-def _regions(result: StudyResult, theme: Theme) -> list[Json]:
-    border = _border(result)
+def _regions(spec: StudySpec, theme: Theme) -> list[Json]:
+    border = _border(spec)
     if border is None:
         return []
     common = {"yref": "paper", "y": 1, "yanchor": "bottom", "showarrow": False, "yshift": 2, "x": border}

@@ -83,6 +83,12 @@ def answer(result: StudyResult) -> Answer:
         )
     if result.study.state in ("queued", "running", "cancelling"):
         return Answer(headline="No answer yet", evidence=_progress_words(result), word=result.study.state)
+    if result.study.state in ("failed", "cancelled"):
+        return Answer(
+            headline=f"{result.study.state.capitalize()} before an answer",
+            evidence="What had finished stays here, and a new study with the same trials reuses it.",
+            word=result.study.state,
+        )
     if result.arms and all(arm.verdict.outcome is Outcome.DRIFTS for arm in result.arms):
         return Answer(
             headline=f"No learning rate transfers: tune it at each {result.axis}",
@@ -148,7 +154,7 @@ def panel_title(arm: ArmResult, axis: str) -> str:
     """What one arm's panel shows: where its minimum lies at the smallest and the largest size."""
     fitted = [(size_of(c, axis), c.optimum_octaves.value) for c in arm.curves if c.optimum_octaves is not None]
     if not fitted:
-        return "no minimum yet"
+        return "no minimum yet" if any(curve.points for curve in arm.curves) else "no trial yet"
     (_, first), (_, last) = min(fitted), max(fitted)
     if len(fitted) == 1:
         return f"minimum at {numbers.power_of_two(first, 1)}"
