@@ -7,7 +7,9 @@ children. It ends with the driver, also when the driver is killed: the kernel te
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+import shlex
 import shutil
+import sys
 import tempfile
 from typing import Any
 
@@ -67,6 +69,8 @@ def _private_options(folder: Path, cpus: int | None) -> dict[str, Any]:
         "object_store_memory": _OBJECT_STORE_BYTES,
         "_temp_dir": str(folder),
         "_node_ip_address": "127.0.0.1",
+        # Ray writes the interpreter unquoted into the shell command of a worker: a path with a space breaks there.
+        "runtime_env": {} if (quoted := shlex.quote(sys.executable)) == sys.executable else {"py_executable": quoted},
     }
 
 
