@@ -139,14 +139,16 @@ def _bracket(search: SearchSpec, lattice: _Lattice, curve: Landscape) -> Proposa
     """Widen the bracket, then fill the half octaves; None when both are done."""
     if curve.best is None:
         return _below_divergence(search, lattice, curve)
-    sides = (curve.side(-1), curve.side(+1))
-    wanted = [(side, _outward_count(curve, side)) for side in sides]
     found: list[tuple[float, int]] = []
-    for side, count in wanted:
-        rates = _outward(lattice, side.direction, count)
-        if len(rates) < count:
+    for side in (curve.side(-1), curve.side(+1)):
+        wanted = _outward_count(curve, side)
+        rates = _outward(lattice, side.direction, wanted)
+        more = [point for lr in rates for point in lattice.missing(lr, search.seeds.min)]
+        if len(rates) < wanted:
+            more += _up_to_limit(search, lattice, curve, side)
+        if wanted and not more:
             return _at_limit(lattice, curve, side)
-        found += [point for lr in rates for point in lattice.missing(lr, search.seeds.min)]
+        found += more
     if found:
         return _ask(found, "widening the bracket")
     fill = _fill(search, lattice, curve)
@@ -177,6 +179,15 @@ def _outward(lattice: _Lattice, direction: int, count: int) -> list[float]:
         rates.append(lr)
         edge = lr
     return rates
+
+
+def _up_to_limit(search: SearchSpec, lattice: _Lattice, curve: Landscape, side: Side) -> list[tuple[float, int]]:
+    """At the limit, the half octaves between it and the best are all that can still bracket the optimum."""
+    if curve.best is None or side.count >= POINTS_A_SIDE:
+        return []
+    best = curve.lrs[curve.best]
+    rates = [lr for lr in lattice.around(best, POINTS_A_SIDE * lattice.step) if (lr - best) * side.direction > 1e-6]
+    return [point for lr in rates for point in lattice.missing(lr, search.seeds.min)]
 
 
 def _at_limit(lattice: _Lattice, curve: Landscape, side: Side) -> Proposal:
