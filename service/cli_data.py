@@ -54,8 +54,8 @@ def recipe(
 
     found = connect(url).recipe(study_id, width=width, depth=depth, arm=arm)
     transfers = found.outcome is Outcome.TRANSFERS
-    if not transfers:
-        typer.echo(f"{found.arm}: {found.outcome.value}. {' '.join(found.reasons)}", err=True)
+    if not transfers and form is not RecipeFormat.TABLE:  # the table says so by itself, on standard output
+        typer.echo(f"{found.arm}: {found.outcome.value}: {'; '.join(found.reasons)}", err=True)
     _print_recipe(found, form)
     if not transfers:
         raise typer.Exit(EXIT_NO_TRANSFER)

@@ -5,6 +5,7 @@ import contextlib
 from dataclasses import dataclass, field
 import os
 from pathlib import Path
+import subprocess
 import sys
 import time
 
@@ -137,6 +138,25 @@ def sqlite_home(tmp_path: Path) -> Iterator[Home]:
     made = _home(tmp_path, f"sqlite:///{tmp_path / 'mutransfer.db'}")
     yield made
     made.close()
+
+
+@contextlib.contextmanager
+def spawned(
+    *arguments: str, env: dict[str, str], cwd: Path = REPOSITORY, stdout: int = subprocess.DEVNULL
+) -> Iterator["subprocess.Popen[str]"]:
+    """A `mutransfer` command as a real process, killed at the end if it still runs."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "service.cli", *arguments], env=env, cwd=cwd, text=True, stdout=stdout,
+        stderr=subprocess.PIPE if stdout == subprocess.PIPE else subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        for stream in (process.stdout, process.stderr):
+            if stream is not None:
+                stream.close()
 
 
 @contextlib.contextmanager

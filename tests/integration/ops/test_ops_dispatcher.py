@@ -3,8 +3,6 @@
 import os
 from pathlib import Path
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
@@ -15,8 +13,7 @@ from service.db.session import reading
 from service.db.states import StudyState
 from service.db.tables import EventRow, LeaseRow, TrialRow
 from service.dispatch.dispatcher import Dispatcher
-from tests.integration.ops import conftest as ops
-from tests.integration.ops.conftest import Home, is_running, wait_until
+from tests.integration.ops.conftest import STUB, Home, is_running, spawned, wait_until
 
 
 def drive(dispatcher: Dispatcher, home: Home, study_id: str, *, seconds: float = 120.0) -> StudyState:
@@ -146,29 +143,22 @@ def test_a_cancelled_study_without_a_driver_is_ended_without_starting_one(sqlite
     assert second.driving == ()
 
 
-def real_dispatcher(home: Home) -> "subprocess.Popen[bytes]":
-    command = [sys.executable, "-m", "service.cli", "dispatcher", "--driver", ops.STUB[-1]]
-    return subprocess.Popen(command, env=home.environment(), cwd=ops.REPOSITORY, stderr=subprocess.DEVNULL)
-
-
 def test_sigterm_of_the_real_dispatcher_leaves_no_process_behind(sqlite_home: Home) -> None:
     study_id = sqlite_home.submit("hang")
-    process = real_dispatcher(sqlite_home)
-    pids = processes_of(sqlite_home, study_id)
-    sent_at = time.monotonic()
-    process.terminate()
-    assert process.wait(timeout=10) == 0
-    assert time.monotonic() - sent_at < 10
+    with spawned("dispatcher", "--driver", STUB[-1], env=sqlite_home.environment()) as process:
+        pids = processes_of(sqlite_home, study_id)
+        sent_at = time.monotonic()
+        process.terminate()
+        assert process.wait(timeout=15) == 0
+        assert time.monotonic() - sent_at < 10
     assert not any(is_running(pid) for pid in pids)
 
 
 def test_a_dispatcher_that_is_killed_takes_its_driver_along(sqlite_home: Home) -> None:
     study_id = sqlite_home.submit("hang")
-    process = real_dispatcher(sqlite_home)
-    driver, child = processes_of(sqlite_home, study_id)
-    process.kill()
-    process.wait(timeout=5)
-    wait_until(lambda: not is_running(driver), seconds=10, what="the end of the driver")  # the kernel tells it
+    with spawned("dispatcher", "--driver", STUB[-1], env=sqlite_home.environment()):
+        driver, child = processes_of(sqlite_home, study_id)
+    wait_until(lambda: not is_running(driver), seconds=15, what="the end of the driver")  # the kernel tells it
     claimed = Leases(sqlite_home.sessions).claim_next("next", 10)
     os.kill(child, signal.SIGKILL)  # the stub's own; Ray's processes end with their driver
     assert claimed is not None, "the driver stopped in good order and gave its study back"

@@ -2,10 +2,6 @@
 
 from collections.abc import Iterator
 import itertools
-import os
-import signal
-import subprocess
-import sys
 from typing import Any
 
 import pytest
@@ -23,7 +19,7 @@ from service.export.records import Records
 from service.export.tracking import Tracking
 from service.export.verify import compare, judge_from_mlflow
 from service.ports import free_port
-from tests.integration.ops.conftest import REPOSITORY, Home, wait_until
+from tests.integration.ops.conftest import Home, spawned, wait_until
 from tests.integration.ops.stub_driver import play
 
 PAGE = "http://127.0.0.1:8400"
@@ -200,17 +196,18 @@ def test_links_follow_a_tracking_server_that_moved(sqlite_home: Home, mlflow_url
     assert records.rebase_mlflow_urls(mlflow_url) == 0
 
 
+@pytest.mark.timeout(480)
 def test_the_real_exporter_killed_in_the_middle_is_completed_by_the_next(sqlite_home: Home, mlflow_url: str) -> None:
     study_id = played_study(sqlite_home, project="killed")
     outbox, tracking = Outbox(sqlite_home.sessions), Tracking(mlflow_url)
     total = outbox.undelivered()
     environment = sqlite_home.environment(MUTRANSFER_MLFLOW_URL=mlflow_url)
-    for number, enough in ((signal.SIGKILL, total - 5), (signal.SIGTERM, 0)):
-        process = subprocess.Popen(
-            [sys.executable, "-m", "service.cli", "exporter"], env=environment, cwd=REPOSITORY,
-            stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        wait_until(lambda enough=enough: outbox.undelivered() <= enough, seconds=180, what="the export")
-        os.kill(process.pid, number)
-        assert process.wait(timeout=30) == (-9 if number == signal.SIGKILL else 0)
+    with spawned("exporter", env=environment) as process:
+        wait_until(lambda: outbox.undelivered() < total, seconds=200, what="the export")
+        process.kill()
+    assert 0 < outbox.undelivered() < total
+    with spawned("exporter", env=environment) as process:
+        wait_until(lambda: outbox.undelivered() == 0, seconds=200, what="the rest of the export")
+        process.terminate()
+        assert process.wait(timeout=30) == 0
     assert_mirrored(sqlite_home, tracking, study_id)
