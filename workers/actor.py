@@ -6,6 +6,7 @@ the newest checkpoint that it finds.
 
 from pathlib import Path
 import time
+import traceback
 from typing import Any
 
 from ray.tune import Trainable
@@ -42,7 +43,7 @@ _mapped: dict[str, TokenData] = {}
 
 
 class TrialActor(Trainable):
-    """Tune's class trainable over `Trainer`. `step` returns {step, steps, train_loss_nats, done, result, warning}."""
+    """Tune's class trainable over `Trainer`. `step` returns what `_report` makes."""
 
     _job: TrialJob
     _checkpoints: Checkpoints
@@ -60,7 +61,20 @@ class TrialActor(Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
-        """Train until the next report; the last one carries the TrialResult as JSON in `result`."""
+        """Train until the next report; the last one carries the TrialResult as JSON in `result`.
+
+        A trial that raises ends with the traceback in `error`, and the process takes the next one. Not so on a GPU: a
+        failed kernel leaves a device that fails everything after it, so there the process ends as well.
+        """
+        try:
+            return self._train()
+        except Exception:
+            if device_type() == "cuda":
+                raise
+            self._trainer = None
+            return _report(done=True, error=traceback.format_exc())
+
+    def _train(self) -> dict[str, Any]:
         trainer = self._ready()
         started = time.monotonic()
         losses = []
@@ -68,14 +82,14 @@ class TrialActor(Trainable):
             losses.append(trainer.run(1).train_loss_nats)
             if time.monotonic() - started >= REPORT_SECONDS:
                 break
-        report = {"step": trainer.step_index, "steps": trainer.steps, "train_loss_nats": _mean(losses)}
+        progress = {"step": trainer.step_index, "steps": trainer.steps, "train_loss_nats": _mean(losses)}
         if trainer.done:
             result = trainer.finish().model_dump_json()
             self._trainer = None
-            return report | {"done": True, "result": result, "warning": self._warning}
+            return _report(**progress, done=True, result=result, warning=self._warning)
         if time.monotonic() - self._saved_at >= self._job.checkpoint_seconds:
             self.save_now()
-        return report | {"done": False, "result": "", "warning": self._warning}
+        return _report(**progress, warning=self._warning)
 
     def save_now(self) -> int:
         """Checkpoint the trial in hand; returns its step, 0 when there is nothing to save.
@@ -128,6 +142,17 @@ def _data(job: TrialJob) -> TokenData:
         _mapped.clear()
         _mapped[known.fingerprint] = known
     return known
+
+
+def _report(
+    *, step: int = 0, steps: int = 0, train_loss_nats: float | None = None, done: bool = False, result: str = "",
+    error: str = "", warning: str = "",
+) -> dict[str, Any]:  # fmt: skip
+    """What goes through Tune: `result` is a TrialResult as JSON, `error` a traceback, `warning` a lost checkpoint."""
+    return {
+        "step": step, "steps": steps, "train_loss_nats": train_loss_nats, "done": done, "result": result,
+        "error": error, "warning": warning,
+    }  # fmt: skip
 
 
 def _mean(losses: list[float | None]) -> float | None:

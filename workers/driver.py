@@ -156,7 +156,6 @@ class Driver:
             self._catch_signals()
             _log.info("ray started")
             run_trials(engine, plan, self._control)
-            _log.info("trials ended")
 
     def _judge(self, study: DriverStudy) -> None:
         self._control.patiently(lambda: self._store.begin_phase(Phase.VERDICT))

@@ -19,6 +19,7 @@ import ray
 from ray import tune
 from ray.exceptions import RayError
 from ray.tune import Callback, CheckpointConfig, FailureConfig, RunConfig, TuneConfig, Tuner
+from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 import structlog
 
@@ -90,6 +91,7 @@ def run_trials(engine: StudyEngine, plan: RunPlan, control: Control) -> None:
             tune_config=TuneConfig(
                 search_alg=_Supply(engine, plan, limit),
                 num_samples=-1,
+                scheduler=_KeepActors(limit),
                 reuse_actors=True,
                 trial_name_creator=_trial_name,
                 trial_dirname_creator=_trial_name,
@@ -105,6 +107,7 @@ def run_trials(engine: StudyEngine, plan: RunPlan, control: Control) -> None:
         )
         try:
             tuner.fit()
+            _log.info("trials ended", workers=len(watch.workers))
         except Stopped as stopped:
             watch.end(save=stopped.reason is StopReason.DRAIN)
             raise
@@ -131,6 +134,24 @@ def _scratch() -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+class _KeepActors(FIFOScheduler):
+    """First in, first out; and idle actors live on, since starting one costs more than a short trial."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__()
+        self._limit = limit
+        self._told = False
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        """See TrialScheduler."""
+        if not self._told:
+            self._told = True
+            # Tune by itself keeps one idle actor. Its cache is private, but there is no other way in.
+            cache = tune_controller._tune_controller._actor_cache
+            cache.increase_max(trial.placement_group_factory, by=self._limit)
+        super().on_trial_add(tune_controller, trial)
 
 
 class _Supply(Searcher):
@@ -182,6 +203,7 @@ class _Watch(Callback):
         self._plan = plan
         self._control = control
         self._live: dict[str, _Live] = {}
+        self.workers: set[int] = set()
 
     def on_step_begin(self, **_info: Any) -> None:
         """See Callback: about ten times a second, and after every event."""
@@ -204,8 +226,13 @@ class _Watch(Callback):
         key = trial.config["key"]
         if result["warning"]:
             _log.warning("trial goes on without a checkpoint", key=key, reason=result["warning"])
+        if result["error"]:
+            self._live.pop(key, None)
+            self._engine.failed(key, result["error"])
+            return
         if result["result"]:
             self._live.pop(key, None)
+            self.workers.add(result["pid"])
             self._engine.completed(key, TrialResult.model_validate_json(result["result"]))
             return
         self._live[key].heard_at = time.monotonic()
@@ -214,7 +241,7 @@ class _Watch(Callback):
         )
 
     def on_trial_error(self, *, trial: Any, **_info: Any) -> None:
-        """See Callback: the trial raised, or its process died."""
+        """See Callback: the trial's process died, or was killed."""
         key = trial.config["key"]
         live = self._live.pop(key, None)
         reason = _reason(trial)

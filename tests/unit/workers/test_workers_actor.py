@@ -131,7 +131,21 @@ def test_save_now_is_what_a_drain_asks_for(tmp_path: Path, data: DataSpec) -> No
     assert actor.save_now() == 0
 
 
-def test_data_that_changed_since_the_study_began_is_refused(tmp_path: Path, data: DataSpec) -> None:
-    config = job(tmp_path, data, small_trial()).replace('"data_fingerprint":"', '"data_fingerprint":"0')
-    with pytest.raises(SpecError, match="is not what it was when the study began"):
-        new_actor(config).step()
+def test_a_trial_that_raises_is_reported_and_the_process_goes_on(tmp_path: Path, data: DataSpec) -> None:
+    actor = new_actor(job(tmp_path, data, small_trial()).replace('"data_fingerprint":"', '"data_fingerprint":"0'))
+    report = actor.step()
+    assert report["done"]
+    assert not report["result"]
+    assert report["error"].startswith("Traceback")
+    assert "is not what it was when the study began" in report["error"]
+    actor.reset_config({"job": job(tmp_path, data, small_trial(train={"steps": 2}))})
+    assert finish(actor).steps == 2
+
+
+def test_on_a_gpu_a_trial_that_raises_takes_its_process_along(
+    tmp_path: Path, data: DataSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    actor = new_actor(job(tmp_path, data, small_trial()).replace('"data_fingerprint":"', '"data_fingerprint":"0'))
+    monkeypatch.setattr(actor_module, "device_type", lambda: "cuda")
+    with pytest.raises(SpecError):
+        actor.step()
