@@ -68,11 +68,14 @@ SHAPES: dict[str, Shape] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """One row of the table. `noise` is the standard deviation of one trial in nats, seed offsets aside."""
+    """One row of the table. `noise` is the standard deviation of one trial in nats, seed offsets aside.
+
+    A range means that each study draws its own, evenly in the logarithm.
+    """
 
     shape: str
     seeds: tuple[int, int]
-    noise: float
+    noise: tuple[float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,12 +97,13 @@ def simulate(case: Case, rng: np.random.Generator) -> tuple[float, float, Curve,
     low, high = case.seeds
     search = SearchSpec(lr_octaves=LrGrid(low=-8, high=-3), seeds=SeedRange(min=low, max=high))
     optimum = float(rng.uniform(-6.5, -4.0))
+    noise = math.exp(rng.uniform(*np.log(case.noise)))
     offsets = rng.normal(0.0, SEED_OFFSET_SD, high)
     observations: list[Observation] = []
     while points := next_points(search, observations, start=proxy_start(search)).points:
         for lr, seed in points:
             d = lr - optimum
-            excess = SHAPES[case.shape](d) + offsets[seed] + rng.normal(0.0, case.noise)
+            excess = SHAPES[case.shape](d) + offsets[seed] + rng.normal(0.0, noise)
             loss = None if d > DIVERGES_ABOVE else 2.0 + excess
             observations.append(Observation(lr_octaves=lr, seed=seed, loss_nats=loss))
     curve = fit_curve(observations, width=64, depth=2, role=CurveRole.PROXY, rng_seed=int(rng.integers(8)))
@@ -136,7 +140,7 @@ def coverage(case: Case, *, studies: int, seed: int) -> Coverage:
 def cases() -> list[Case]:
     """Every shape at 2 seeds, 4 seeds and 2 to 4, at quiet, usual and loud noise."""
     return [
-        Case(shape=shape, seeds=seeds, noise=noise)
+        Case(shape=shape, seeds=seeds, noise=(noise, noise))
         for shape in SHAPES
         for seeds in ((2, 2), (4, 4), (2, 4))
         for noise in (0.002, 0.01, 0.03)
@@ -145,10 +149,11 @@ def cases() -> list[Case]:
 
 def row(result: Coverage) -> str:
     """One line of the Markdown table."""
-    low, high = result.case.seeds
-    seeds = f"{low}" if low == high else f"{low} to {high}"
+    seeds, noise = (
+        f"{low}" if low == high else f"{low} to {high}" for low, high in (result.case.seeds, result.case.noise)
+    )
     return (
-        f"| {result.case.shape} | {seeds} | {result.case.noise:g} | {result.optimum:.1%} | {result.loss:.1%} | "
+        f"| {result.case.shape} | {seeds} | {noise} | {result.optimum:.1%} | {result.loss:.1%} | "
         f"{result.bias:+.3f} | {result.half_width:.2f} | {result.judged} of {result.studies} | {result.trials:.0f} |"
     )
 
