@@ -52,7 +52,8 @@ def recipe(
     """What to set at a width, group by group. Exits 3, verdict first, when the arm does not transfer."""
     from mutransfer.result import Outcome
 
-    found = connect(url).recipe(study_id, width=width, depth=depth, arm=arm)
+    with connect(url) as client:
+        found = client.recipe(study_id, width=width, depth=depth, arm=arm)
     transfers = found.outcome is Outcome.TRANSFERS
     if not transfers and form is not RecipeFormat.TABLE:  # the table says so by itself, on standard output
         typer.echo(f"{found.arm}: {found.outcome.value}: {'; '.join(found.reasons)}", err=True)
@@ -136,9 +137,9 @@ def verify(
     from service.export.verify import compare, judge_from_mlflow, tracking_url
 
     del from_mlflow  # there is no other source yet; the option says what is meant
-    client = connect(url)
-    ours = client.result(study_id)
-    theirs = judge_from_mlflow(tracking_url(mlflow_url, client.get(study_id).mlflow_url), study_id)
+    with connect(url) as client:
+        ours, study = client.result(study_id), client.get(study_id)
+    theirs = judge_from_mlflow(tracking_url(mlflow_url, study.mlflow_url), study_id)
     differences = compare(ours, theirs)
     if json:
         document = {

@@ -43,15 +43,16 @@ def run(
     idempotency_key: Annotated[str | None, typer.Option(help="Submit at most once under this key.")] = None,
 ) -> None:
     """Submit a study, watch it, print its verdict. Exits 0 on any finished study, 1 if it failed or was cancelled."""
-    client = connect(url)
-    study = client.submit(study_text(file), idempotency_key=idempotency_key or str(uuid.uuid4()))
-    _see_through(client, study, json=json, report_dir=report_dir, quiet=no_watch)
+    text = study_text(file)
+    with connect(url) as client:
+        study = client.submit(text, idempotency_key=idempotency_key or str(uuid.uuid4()))
+        _see_through(client, study, json=json, report_dir=report_dir, quiet=no_watch)
 
 
 def watch(study_id: StudyId, url: Url = None, json: Json = False, report_dir: ReportDir = None) -> None:
     """Come back to a study: watch it to its end and print its verdict."""
-    client = connect(url)
-    _see_through(client, client.get(study_id), json=json, report_dir=report_dir, quiet=False)
+    with connect(url) as client:
+        _see_through(client, client.get(study_id), json=json, report_dir=report_dir, quiet=False)
 
 
 def submit(
@@ -61,10 +62,11 @@ def submit(
     idempotency_key: Annotated[str | None, typer.Option(help="Submit at most once under this key.")] = None,
 ) -> None:
     """Submit a study and return at once; prints its id."""
-    client = connect(url)
-    study = client.submit(study_text(file), idempotency_key=idempotency_key or str(uuid.uuid4()))
-    typer.echo(study.model_dump_json(indent=2) if json else study.id)
-    typer.echo(f"{study.name}: {_page(client, study)}", err=True)
+    text = study_text(file)
+    with connect(url) as client:
+        study = client.submit(text, idempotency_key=idempotency_key or str(uuid.uuid4()))
+        typer.echo(study.model_dump_json(indent=2) if json else study.id)
+        typer.echo(f"{study.name}: {_page(client, study)}", err=True)
 
 
 def list_studies(
@@ -77,7 +79,8 @@ def list_studies(
     """List studies, newest first."""
     from service.cli_tables import console, simple_table
 
-    page = connect(url).list(state=state, project=project, limit=limit)
+    with connect(url) as client:
+        page = client.list(state=state, project=project, limit=limit)
     if json:
         typer.echo(page.model_dump_json(indent=2))
         return
@@ -94,12 +97,11 @@ def show(study_id: StudyId, url: Url = None, json: Json = False) -> None:
     """Show a study: how far it is and what its curves say so far."""
     from service.cli_tables import console, print_verdict
 
-    client = connect(url)
-    result = client.result(study_id)
+    with connect(url) as client:
+        result, study = client.result(study_id), client.get(study_id)
     if json:
         typer.echo(result.model_dump_json(indent=2))
         return
-    study = client.get(study_id)
     out = console()
     out.print(f"{_page(client, study)}  {study.trials_done} of {study.trials_planned} trials", markup=False)
     if study.error:
@@ -109,7 +111,8 @@ def show(study_id: StudyId, url: Url = None, json: Json = False) -> None:
 
 def cancel(study_id: StudyId, url: Url = None) -> None:
     """Cancel a study: queued at once, running as soon as its trials have stopped."""
-    study = connect(url).cancel(study_id)
+    with connect(url) as client:
+        study = client.cancel(study_id)
     typer.echo(f"{study.id} is {study.state.value}")
 
 
@@ -119,9 +122,9 @@ def report(
     folder: Annotated[Path, typer.Option("--output", "-o", help="Folder to write to.")] = Path(),
 ) -> None:
     """Write a study's report, its figures and result.json."""
-    client = connect(url)
-    for path in _write_report(client, client.get(study_id), folder):
-        typer.echo(str(path))
+    with connect(url) as client:
+        for path in _write_report(client, client.get(study_id), folder):
+            typer.echo(str(path))
 
 
 def logs(
@@ -153,11 +156,10 @@ def _see_through(client: "Client", study: "StudyRead", *, json: bool, report_dir
     try:
         _wait(client, study.id, err, quiet=quiet)
     except KeyboardInterrupt:
-        err.print(
-            f"\nThe study goes on. Come back with `mutransfer watch {study.id}{_same_service(client)}`,"
-            f" end it with `mutransfer cancel {study.id}{_same_service(client)}`.",
-            markup=False,
-        )
+        where = f"{study.id}{_same_service(client)}"
+        err.print("\nThe study goes on.")
+        err.print(f"Come back: mutransfer watch {where}", markup=False, soft_wrap=True)
+        err.print(f"End it:    mutransfer cancel {where}", markup=False, soft_wrap=True)
         raise typer.Exit(EXIT_INTERRUPTED) from None
     _conclude(client, client.get(study.id), err, json=json, report_dir=report_dir)
 
