@@ -2,15 +2,16 @@
 
 from pathlib import Path
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mutransfer.errors import SpecError
-from mutransfer.spec import ArmSpec, StudySpec, parse_study
-from mutransfer.trial import TrialResult, TrialSpec, trial_spec
 from service.cli_connect import load_study
-from service.settings import Settings
+
+if TYPE_CHECKING:  # `mutransfer --help` imports this module: what is slow to import waits for the command
+    from mutransfer.spec import ArmSpec, StudySpec
+    from mutransfer.trial import TrialResult, TrialSpec
 
 StudyFile = Annotated[Path, typer.Argument(metavar="FILE", help="A study file (YAML or JSON).")]
 Arm = Annotated[str, typer.Option(help="Name of the arm; the first one unless given.")]
@@ -29,13 +30,16 @@ def trial(file: StudyFile, lr_octaves: LrOctaves, arm: Arm = "", width: Width = 
 
     Nothing is stored: this is for trying out settings, a model or a new machine.
     """
+    from mutransfer.spec import parse_study
+    from mutransfer.trial import trial_spec
+
     spec = parse_study(load_study(file))
     value = spec.axis.proxy[0] if width is None else width
     wanted = trial_spec(spec, _arm(spec, arm), value, lr_octaves, seed)
     typer.echo(_train(wanted).model_dump_json(indent=2))
 
 
-def _arm(spec: StudySpec, name: str) -> ArmSpec:
+def _arm(spec: "StudySpec", name: str) -> "ArmSpec":
     """The arm called `name`, the first when it is empty. Raises SpecError when there is none."""
     for arm in spec.arms:
         if name in ("", arm.name):
@@ -44,7 +48,8 @@ def _arm(spec: StudySpec, name: str) -> ArmSpec:
     raise SpecError.at("--arm", f"the study has no arm {name!r}: use one of {known}")
 
 
-def _train(wanted: TrialSpec) -> TrialResult:
+def _train(wanted: "TrialSpec") -> "TrialResult":
+    from service.settings import Settings
     from workers.data import prepare
     from workers.environment import device_type
     from workers.train import Trainer
