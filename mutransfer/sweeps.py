@@ -23,7 +23,14 @@ def parse_sweeps(text: str) -> SweepCurves:
 
     Raises SpecError naming the line and column of every fault.
     """
-    reader = csv.DictReader(StringIO(text), skipinitialspace=True)
+    reader = csv.DictReader(StringIO(text, newline=""), skipinitialspace=True)
+    try:
+        return _parsed(reader)
+    except csv.Error as error:
+        raise SpecError.at(f"line {reader.line_num + 1}", f"not CSV: {error}") from error
+
+
+def _parsed(reader: "csv.DictReader[str]") -> SweepCurves:
     header = [name.strip() for name in reader.fieldnames or ()]
     if missing := [name for name in COLUMNS if name not in header]:
         found = ", ".join(header) or "nothing"
