@@ -21,6 +21,7 @@ Url = Annotated[str | None, typer.Option(envvar="MUTRANSFER_URL", help=URL_HELP,
 StudyFile = Annotated[Path, typer.Argument(help="Study file, YAML or JSON (`-`: standard input).", show_default=False)]
 StudyId = Annotated[str, typer.Argument(help="Id of a study, such as st_01….", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Run every trial anew: reuse no known result.")]
 ReportDir = Annotated[Path | None, typer.Option("--report", help="Folder for the report, its figures and result.json.")]
 
 
@@ -39,13 +40,14 @@ def run(
     url: Url = None,
     json: Json = False,
     report_dir: ReportDir = None,
+    fresh: Fresh = False,
     no_watch: Annotated[bool, typer.Option("--no-watch", help="Wait for the end without showing progress.")] = False,
     idempotency_key: Annotated[str | None, typer.Option(help="Submit at most once under this key.")] = None,
 ) -> None:
     """Submit a study, watch it, print its verdict. Exits 0 on any finished study, 1 if it failed or was cancelled."""
     text = study_text(file)
     with connect(url) as client:
-        study = client.submit(text, idempotency_key=idempotency_key or str(uuid.uuid4()))
+        study = client.submit(text, idempotency_key=idempotency_key or str(uuid.uuid4()), fresh=fresh)
         _see_through(client, study, json=json, report_dir=report_dir, quiet=no_watch)
 
 
@@ -59,12 +61,13 @@ def submit(
     file: StudyFile,
     url: Url = None,
     json: Json = False,
+    fresh: Fresh = False,
     idempotency_key: Annotated[str | None, typer.Option(help="Submit at most once under this key.")] = None,
 ) -> None:
     """Submit a study and return at once; prints its id."""
     text = study_text(file)
     with connect(url) as client:
-        study = client.submit(text, idempotency_key=idempotency_key or str(uuid.uuid4()))
+        study = client.submit(text, idempotency_key=idempotency_key or str(uuid.uuid4()), fresh=fresh)
         typer.echo(study.model_dump_json(indent=2) if json else study.id)
         typer.echo(f"{study.name}: {_page(client, study)}", err=True)
 

@@ -60,6 +60,7 @@ def run_exporter() -> None:
     """The mirror to MLflow."""
     from service.db.outbox import Outbox
     from service.db.session import make_engine, session_factory
+    from service.export.alone import alone
     from service.export.exporter import Exporter
     from service.export.records import Records
     from service.export.tracking import Tracking
@@ -70,11 +71,14 @@ def run_exporter() -> None:
     configure_logging(settings.log_format)
     if not settings.mlflow_url:
         raise SpecError.at("MUTRANSFER_MLFLOW_URL", "the exporter needs the address of an MLflow tracking server")
-    sessions = session_factory(make_engine(settings.database_url))
-    Exporter(
-        outbox=Outbox(sessions), records=Records(sessions), tracking=Tracking(settings.mlflow_url),
-        service_url=settings.url, write_artifacts=write_artifacts,
-    ).run(stop)  # fmt: skip
+    engine = make_engine(settings.database_url)
+    sessions = session_factory(engine)
+    with alone(engine, settings.home, stop) as taken:
+        if taken:
+            Exporter(
+                outbox=Outbox(sessions), records=Records(sessions), tracking=Tracking(settings.mlflow_url),
+                service_url=settings.url, write_artifacts=write_artifacts,
+            ).run(stop)  # fmt: skip
 
 
 def write_artifacts(result: "StudyResult", spec: "StudySpec", folder: Path) -> None:

@@ -118,7 +118,7 @@ def _with_port_and_token(settings: Settings, options: UpOptions) -> Settings:
 
 
 def is_shared(settings: Settings) -> bool:
-    """Whether others may reach the port: under Slurm, on a host with other users, or beyond this machine."""
+    """Whether others may reach the port: under Slurm, where nodes have many users, or from beyond this machine."""
     return "SLURM_JOB_ID" in os.environ or settings.host not in LOOPBACK_HOSTS
 
 

@@ -83,6 +83,10 @@ def test_run_json_prints_one_document_and_nothing_else(url: str, tmp_path: Path)
     assert result.study.state == "completed"
     with Client(url) as client:
         assert compare(client.result(result.study.id), result) == []
+    again = run("run", str(tmp_path / "ok-json.yaml"), "--json", "--fresh", url=url)
+    anew = StudyResult.model_validate_json(again.stdout)
+    assert anew.study.id != result.study.id
+    assert anew.cost.reused == 0
 
 
 def test_a_failed_study_exits_1_with_the_reason(url: str, tmp_path: Path) -> None:

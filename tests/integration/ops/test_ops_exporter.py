@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 import itertools
+import threading
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from service.db.outbox import Message, Outbox, OutboxKind
 from service.db.session import reading
 from service.db.tables import OutboxRow, StudyTrialRow, TrialRow
 from service.entrypoints import write_artifacts
+from service.export.alone import alone
 from service.export.exporter import Exporter
 from service.export.records import Records
 from service.export.tracking import Tracking
@@ -185,6 +187,18 @@ def test_an_outage_delays_and_loses_nothing(sqlite_home: Home, mlflow_url: str) 
     assert Outbox(sqlite_home.sessions).undelivered() == waiting
     wait_until(lambda: exporter(sqlite_home, mlflow_url).drain() == waiting, what="the retry")
     assert_mirrored(sqlite_home, Tracking(mlflow_url), study_id)
+
+
+def test_a_second_exporter_stands_by_until_the_first_is_gone(home: Home) -> None:
+    engine, stop = home.sessions.kw["bind"], threading.Event()
+    with alone(engine, home.path, stop) as first:
+        assert first
+        stopped = threading.Event()
+        stopped.set()
+        with alone(engine, home.path, stopped) as second:
+            assert not second
+    with alone(engine, home.path, stop) as third:
+        assert third
 
 
 def test_links_follow_a_tracking_server_that_moved(sqlite_home: Home, mlflow_url: str) -> None:
