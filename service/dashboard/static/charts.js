@@ -2,6 +2,7 @@
 // dashboard and by the offline report alike, so it imports nothing.
 
 const NARROW = 640;
+const LEAST = 200; // px: narrower than any screen; a window on its way to another size is not worth drawing for
 const CONFIG = { displayModeBar: false, responsive: false, doubleClick: "reset", showTips: false };
 
 const clone = (value) => structuredClone(value);
@@ -50,7 +51,7 @@ class Chart {
       return;
     }
     await this.library();
-    this.width = Math.floor(this.plot.clientWidth);
+    this.width = Math.max(LEAST, Math.floor(this.plot.clientWidth));
     await this.react(this.width);
     this.section.classList.add("is-drawn");
     this.watch();
@@ -69,13 +70,18 @@ class Chart {
 
   watch() {
     this.observer ??= new ResizeObserver(() => {
-      const width = Math.floor(this.plot.clientWidth);
-      if (width && Math.abs(width - this.width) > 1) {
-        this.width = width;
-        this.react(width);
-      }
+      clearTimeout(this.settling);
+      this.settling = setTimeout(() => this.resize(), 120);
     });
     this.observer.observe(this.plot);
+  }
+
+  async resize() {
+    const width = Math.floor(this.plot.clientWidth);
+    if (width < LEAST || Math.abs(width - this.width) <= 1) return;
+    this.width = width;
+    window.Plotly.purge(this.canvas); // its legend keeps places of the old size when it is only updated
+    await this.react(width);
   }
 
   async show(view) {
