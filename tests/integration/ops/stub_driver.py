@@ -1,9 +1,13 @@
 """A driver without torch and Ray: plays a study through the real plan and verdict, on bowls with a known optimum.
 
 Run like the real one: `python -m tests.integration.ops.stub_driver --study ID --epoch N`. How it behaves is the first
-word of the study's name: `ok`, `crash` (exit 1), `temp` (75 until the third epoch), `killed` (kill -9 of itself after
-five trials of its first epoch), `hang` (starts a child in its own process group, then waits, stopping on SIGTERM and
-cancellation), `stubborn` (the same, but deaf to both).
+word of the study's name:
+
+ok        plays to the end                    crash     exit status 1
+temp      75 until the third epoch            killed    kill -9 of itself after five trials of its first epoch
+late      first renews after two lifetimes    hang      starts a child in its own process group, then waits; stops on
+          of a lease                                    SIGTERM and cancellation
+                                              stubborn  the same, but deaf to both
 """
 
 import argparse
@@ -121,8 +125,10 @@ def main() -> int:
     sessions = session_factory(make_engine(settings.database_url))
     store = DriverStore(sessions, arguments.study, arguments.epoch, ttl_seconds=settings.lease_ttl_seconds)
     study = store.study()
-    pulse(store, settings.lease_ttl_seconds)
     kind = study.name.split()[0]
+    if kind == "late":
+        time.sleep(2 * settings.lease_ttl_seconds)
+    pulse(store, settings.lease_ttl_seconds)
     print(f"driving {study.name} at epoch {arguments.epoch}", flush=True)  # noqa: T201 - the driver's log
     if kind == "crash":
         print("ValueError: the stub was told to crash", flush=True)  # noqa: T201

@@ -101,6 +101,21 @@ def test_a_transient_exit_is_no_failure(sqlite_home: Home) -> None:
     assert events(sqlite_home, study_id, "driver_failed") == []
 
 
+def test_a_driver_that_starts_slower_than_a_lease_lasts_keeps_its_study(home: Home) -> None:
+    study_id = home.submit("late")
+    assert drive(home.dispatcher(), home, study_id) is StudyState.COMPLETED
+    assert epoch(home, study_id) == 1
+
+
+def test_a_driver_that_never_breathes_is_replaced(sqlite_home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.dispatch.dispatcher.START_SECONDS", 0.5)
+    study_id = sqlite_home.submit("late")
+    dispatcher = sqlite_home.dispatcher()
+    dispatcher.tick()
+    wait_until(lambda: dispatcher.tick() or epoch(sqlite_home, study_id) == 2, what="the second claim")
+    assert dispatcher.driving == (study_id,)
+
+
 def test_shutdown_ends_drivers_with_their_children_and_gives_the_study_back(sqlite_home: Home) -> None:
     study_id = sqlite_home.submit("hang")
     dispatcher = sqlite_home.dispatcher()
