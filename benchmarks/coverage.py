@@ -5,17 +5,22 @@ Everything a real curve goes through is in the loop: a window chosen by noisy me
 wide.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
+from itertools import product
 import math
 import sys
 
 import numpy as np
 
-from mutransfer.fit import fit_curve
+from mutransfer.drift import total_drift
+from mutransfer.fit import FittedCurve, fit_curve_full
+from mutransfer.judge import recorded_lr
+from mutransfer.points import FloatArray
+from mutransfer.regret import regret
 from mutransfer.result import Curve, CurveRole, CurveStatus
-from mutransfer.search import next_points, proxy_start
+from mutransfer.search import next_points, target_start
 from mutransfer.spec import LrGrid, SearchSpec, SeedRange
 from mutransfer.trial import Observation
 
@@ -23,6 +28,8 @@ from mutransfer.trial import Observation
 CURVATURE = 0.06
 #: Rates this far above the optimum diverge, in octaves.
 DIVERGES_ABOVE = 2.3
+#: The grid that every search starts from.
+GRID = LrGrid(low=-8, high=-3)
 #: Standard deviation of what a seed adds to every rate of a curve, in nats.
 SEED_OFFSET_SD = 0.02
 
@@ -49,7 +56,8 @@ def two_powers(d: float) -> float:
     """`LR^-0.3` learning too slowly, `LR^1.5` on the way to divergence."""
     a, b = 0.3, 1.5
     scale = 2.0 * CURVATURE / ((a + b) * math.log(2.0) ** 2)
-    return scale * ((2.0 ** (-a * d) - 1.0) / a + (2.0 ** (b * d) - 1.0) / b)
+    falling, rising = math.pow(2.0, -a * d), math.pow(2.0, b * d)
+    return scale * ((falling - 1.0) / a + (rising - 1.0) / b)
 
 
 def broken(d: float) -> float:
@@ -92,23 +100,77 @@ class Coverage:
     trials: float
 
 
-def simulate(case: Case, rng: np.random.Generator) -> tuple[float, float, Curve, int]:
-    """One study: (true optimum, true loss there for its own seeds, fitted curve, trials run)."""
+def search_curve(
+    case: Case, rng: np.random.Generator, *, optimum: float, noise: float, offsets: FloatArray,
+    start: Sequence[float], width: int = 64,
+) -> tuple[FittedCurve, list[Observation]]:  # fmt: skip
+    """Search one curve to its end and fit it."""
     low, high = case.seeds
-    search = SearchSpec(lr_octaves=LrGrid(low=-8, high=-3), seeds=SeedRange(min=low, max=high))
-    optimum = float(rng.uniform(-6.5, -4.0))
-    noise = math.exp(rng.uniform(*np.log(case.noise)))
-    offsets = rng.normal(0.0, SEED_OFFSET_SD, high)
+    search = SearchSpec(lr_octaves=GRID, seeds=SeedRange(min=low, max=high))
     observations: list[Observation] = []
-    while points := next_points(search, observations, start=proxy_start(search)).points:
+    while points := next_points(search, observations, start=start).points:
         for lr, seed in points:
             d = lr - optimum
             excess = SHAPES[case.shape](d) + offsets[seed] + rng.normal(0.0, noise)
-            loss = None if d > DIVERGES_ABOVE else 2.0 + excess
+            loss = None if d > DIVERGES_ABOVE else 2.0 + float(excess)
             observations.append(Observation(lr_octaves=lr, seed=seed, loss_nats=loss))
-    curve = fit_curve(observations, width=64, depth=2, role=CurveRole.PROXY, rng_seed=int(rng.integers(8)))
+    curve = fit_curve_full(
+        observations, axis_value=width, width=width, depth=2, role=CurveRole.PROXY, rng_seed=int(rng.integers(8))
+    )
+    return curve, observations
+
+
+def _draw(case: Case, rng: np.random.Generator) -> tuple[float, float, FloatArray]:
+    """(optimum, noise, seed offsets) of one study."""
+    noise = math.exp(rng.uniform(*np.log(case.noise)))
+    return float(rng.uniform(-6.5, -4.0)), noise, rng.normal(0.0, SEED_OFFSET_SD, case.seeds[1])
+
+
+def simulate(case: Case, rng: np.random.Generator) -> tuple[float, float, Curve, int]:
+    """One study: (true optimum, true loss there for its own seeds, fitted curve, trials run)."""
+    optimum, noise, offsets = _draw(case, rng)
+    start = GRID.coarse()
+    fitted, observations = search_curve(case, rng, optimum=optimum, noise=noise, offsets=offsets, start=start)
     used = 1 + max(o.seed for o in observations)
-    return optimum, 2.0 + float(offsets[:used].mean()), curve, len(observations)
+    return optimum, 2.0 + float(offsets[:used].mean()), fitted.curve, len(observations)
+
+
+@dataclass(frozen=True, kw_only=True)
+class JointCoverage:
+    """How often the intervals of drift and regret held, over studies of a proxy and a target."""
+
+    case: Case
+    moved: float
+    studies: int
+    drift: float
+    regret: float
+
+
+def joint_coverage(case: Case, *, moved: float, studies: int, seed: int) -> JointCoverage:
+    """A proxy, and a target whose optimum lies `moved` octaves away, searched around the recorded rate."""
+    rng = np.random.default_rng(seed)
+    held = [pair for pair in (_joint(case, moved, rng) for _ in range(studies)) if pair is not None]
+    drift, kept = np.mean(held, axis=0)
+    return JointCoverage(case=case, moved=moved, studies=len(held), drift=float(drift), regret=float(kept))
+
+
+def _joint(case: Case, moved: float, rng: np.random.Generator) -> tuple[bool, bool] | None:
+    optimum, noise, offsets = _draw(case, rng)
+    proxy, _ = search_curve(case, rng, optimum=optimum, noise=noise, offsets=offsets, start=GRID.coarse())
+    recorded = recorded_lr(proxy.curve)
+    if recorded is None:
+        return None
+    start = target_start(SearchSpec(lr_octaves=GRID), recorded)
+    goal, _ = search_curve(case, rng, optimum=optimum + moved, noise=noise, offsets=offsets, start=start, width=256)
+    drift, cost = total_drift(proxy, goal), regret(goal, recorded)
+    if drift is None:
+        return None
+    true_cost = SHAPES[case.shape](recorded - optimum - moved)
+    return _holds(drift.low, drift.high, moved), _holds(cost.low, cost.high, true_cost)
+
+
+def _holds(low: float | None, high: float | None, truth: float) -> bool:
+    return (low is None or low <= truth + 1e-9) and (high is None or truth <= high)
 
 
 def coverage(case: Case, *, studies: int, seed: int) -> Coverage:
@@ -121,8 +183,8 @@ def coverage(case: Case, *, studies: int, seed: int) -> Coverage:
         x, y = curve.optimum_octaves, curve.loss_nats
         if curve.status is not CurveStatus.BRACKETED or x is None or y is None:
             continue
-        held_optimum.append((x.low is None or x.low <= optimum) and (x.high is None or optimum <= x.high))
-        held_loss.append((y.low is None or y.low <= loss) and (y.high is None or loss <= y.high))
+        held_optimum.append(_holds(x.low, x.high, optimum))
+        held_loss.append(_holds(y.low, y.high, loss))
         errors.append(x.value - optimum)
         widths.append(math.inf if x.low is None or x.high is None else (x.high - x.low) / 2.0)
     return Coverage(
@@ -164,6 +226,12 @@ HEADER = (
 )
 
 
+JOINT_HEADER = (
+    "Proxy and target, 2 to 4 seeds, noise 0.002 to 0.03 nats\n\n"
+    "| curve | optimum moved (octaves) | drift held | regret held | studies |\n| --- | --- | --- | --- | --- |"
+)
+
+
 def main() -> None:
     """Print the table for the docs, with today's date."""
     studies = int(sys.argv[1]) if len(sys.argv) > 1 else 500
@@ -171,6 +239,11 @@ def main() -> None:
     print(f"Coverage of the 95 % intervals over {studies} synthetic studies each, {today}\n\n{HEADER}")
     for index, case in enumerate(cases()):
         print(row(coverage(case, studies=studies, seed=index)), flush=True)
+    print(f"\n{JOINT_HEADER}")
+    for index, (shape, moved) in enumerate(product(("symmetric", "steep right"), (0.0, -0.5, -1.5))):
+        case = Case(shape=shape, seeds=(2, 4), noise=(0.002, 0.03))
+        found = joint_coverage(case, moved=moved, studies=studies, seed=index)
+        print(f"| {shape} | {moved:g} | {found.drift:.1%} | {found.regret:.1%} | {found.studies} |", flush=True)
 
 
 if __name__ == "__main__":

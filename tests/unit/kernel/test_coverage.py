@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmarks.coverage import SHAPES, Case, coverage, simulate, steep_right
+from benchmarks.coverage import SHAPES, Case, coverage, joint_coverage, simulate, steep_right
 
 STUDIES = 500
 #: What 500 real ones must show: verdict.md's promise, on curves as noisy as the real ones (0.002 to 0.03 nats a trial).
@@ -27,6 +27,16 @@ def test_intervals_hold_the_true_optimum_and_loss(
     assert result.judged >= 0.95 * STUDIES  # the interval is not bought by refusing to judge
     assert result.half_width <= 0.3
     assert abs(result.bias) <= 0.05
+
+
+@pytest.mark.parametrize("moved", [0.0, -0.5])
+def test_intervals_of_drift_and_regret_hold_too(moved: float) -> None:
+    """Joint draws of proxy and target, on the steep curve, over 200 studies."""
+    case = Case(shape="steep right", seeds=(2, 4), noise=NOISE)
+    result = joint_coverage(case, moved=moved, studies=200, seed=3)
+    assert result.studies >= 190
+    assert LEAST <= result.drift <= MOST
+    assert LEAST <= result.regret <= MOST
 
 
 def test_the_steep_curve_is_one_that_a_plain_parabola_gets_wrong() -> None:
