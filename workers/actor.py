@@ -144,15 +144,10 @@ def _data(job: TrialJob) -> TokenData:
     return known
 
 
-def _report(
-    *, step: int = 0, steps: int = 0, train_loss_nats: float | None = None, done: bool = False, result: str = "",
-    error: str = "", warning: str = "",
-) -> dict[str, Any]:  # fmt: skip
+def _report(**changes: Any) -> dict[str, Any]:
     """What goes through Tune: `result` is a TrialResult as JSON, `error` a traceback, `warning` a lost checkpoint."""
-    return {
-        "step": step, "steps": steps, "train_loss_nats": train_loss_nats, "done": done, "result": result,
-        "error": error, "warning": warning,
-    }  # fmt: skip
+    nothing = {"step": 0, "steps": 0, "train_loss_nats": None, "done": False, "result": "", "error": "", "warning": ""}
+    return nothing | changes
 
 
 def _mean(losses: list[float | None]) -> float | None:

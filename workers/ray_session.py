@@ -17,6 +17,7 @@ import ray
 import structlog
 
 from mutransfer.errors import TransientError
+from service.processes import descendants, send
 
 START_ATTEMPTS = 5
 
@@ -36,25 +37,32 @@ def ray_session(*, address: str, cpus: int | None) -> Iterator[None]:
     """
     folder = None if address else Path(tempfile.mkdtemp(prefix="mt-ray-", dir=_short_folder()))
     options = _shared_options(address) if folder is None else _private_options(folder, cpus)
+    others = frozenset(descendants(os.getpid()))
     try:
-        _start(options)
+        _start(options, others)
         yield
     finally:
-        ray.shutdown()
+        _end(others)
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _start(options: Mapping[str, Any]) -> None:
+def _start(options: Mapping[str, Any], others: Collection[int]) -> None:
     for attempt in range(1, START_ATTEMPTS + 1):
         try:
             ray.init(**options, log_to_driver=False, configure_logging=False)
             return
         except Exception as error:  # Ray raises a bare Exception when it is not up within 30 s
-            ray.shutdown()
+            _end(others)
             if attempt == START_ATTEMPTS:
                 raise TransientError(f"Ray does not start: {error}") from error
             _log.warning("ray did not start: again", attempt=attempt, error=str(error))
+
+
+def _end(others: Collection[int]) -> None:
+    """Leave Ray, and leave no process of it but `others`: a start that failed forgets what it has started."""
+    ray.shutdown()
+    send([pid for pid in descendants(os.getpid()) if pid not in others], signal.SIGKILL)
 
 
 def _shared_options(address: str) -> dict[str, Any]:
