@@ -50,7 +50,7 @@ class Dashboard:
 
     def _html(self, name: str, *, status: HTTPStatus = HTTPStatus.OK, **context: Any) -> Response:
         page = render(name, assets=self._assets, **context)
-        return HTMLResponse(page, status_code=status, headers={"Cache-Control": _NO_CACHE})
+        return HTMLResponse(page, status_code=int(status), headers={"Cache-Control": _NO_CACHE})
 
     def missing(self, what: str) -> Response:
         """The page for an address that leads nowhere."""

@@ -6,6 +6,7 @@ from pathlib import Path
 from playwright.sync_api import Browser, sync_playwright
 import pytest
 
+from tests.e2e.browsing import Visitor
 from tests.e2e.seeding import Seeded, seed
 from tests.e2e.serving import serving
 
@@ -30,9 +31,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seeded]:
         yield seeded
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser(chromium: str) -> Iterator[Browser]:
-    """One Chromium for all tests; each test opens contexts of its own."""
+    """One Chromium a module, no longer: while it lives, this thread has a running event loop."""
     with sync_playwright() as playwright:
         found = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
         yield found
@@ -45,3 +46,11 @@ def pictures(repository: Path) -> Path:
     folder = repository / "out" / "screenshots"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+@pytest.fixture
+def visitor(browser: Browser, site: Seeded) -> Iterator[Visitor]:
+    """Opens pages; at the end of the test none of them may have shown an error or asked for anything elsewhere."""
+    found = Visitor(browser, site.url)
+    yield found
+    found.close()

@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 import hashlib
 from pathlib import Path
 
+from sqlalchemy import event
+
 from mutransfer.facts import StudyFacts
 from mutransfer.plan import Phase, TrialRequest
 from mutransfer.spec import StudySpec
@@ -49,8 +51,9 @@ class Seeder:
         """A running study whose trials are those of the simulation."""
         study_id = self.submit(simulation.spec)
         claim = self._leases.claim_next("seeder", 3600.0)
+        while claim is not None and claim.study_id != study_id:  # older ones that wait keep waiting
+            claim = self._leases.claim_next("seeder", 3600.0)
         assert claim is not None
-        assert claim.study_id == study_id
         store = DriverStore(self._seeded.sessions, study_id, claim.epoch, ttl_seconds=3600.0)
         store.mark_running()
         store.record_facts(FACTS)
@@ -114,7 +117,9 @@ def seed(home: Path) -> Seeded:
     """A database with a study of every kind: completed, unsettled, unbracketed, running, queued, cancelled, failed."""
     settings = Settings(home=home, mlflow_url="").prepare_home()
     upgrade(settings.database_url)
-    seeded = Seeded(settings=settings, sessions=session_factory(make_engine(settings.database_url)))
+    engine = make_engine(settings.database_url)
+    event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous = OFF"))
+    seeded = Seeded(settings=settings, sessions=session_factory(engine))
     seeder = Seeder(seeded)
     seeder.drive(simulate(study_spec("broken-data"), stop_after=9)).finish(
         "failed", result=None, error="the data at text:/data/corpus.txt was moved while the study ran: submit it again"
