@@ -4,11 +4,13 @@ A private cluster listens on the loopback interface only and asks for a token th
 children. It ends with the driver, also when the driver is killed: the kernel tells its processes.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+import os
 from pathlib import Path
 import shlex
 import shutil
+import signal
 import sys
 import tempfile
 from typing import Any
