@@ -7,11 +7,9 @@ children. It ends with the driver, also when the driver is killed: the kernel te
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 import os
-import os
 from pathlib import Path
 import shlex
 import shutil
-import signal
 import signal
 import sys
 import tempfile
