@@ -85,6 +85,7 @@ def test_divergence_right_above_the_best_is_bisected_then_edge_limited() -> None
     found, end, _ = searched(search, parabola(-4.0, edge=0.4), start=proxy_start(search))
     assert end.status is CurveStatus.EDGE_LIMITED
     assert -3.5 in _rates(found)  # bisected
+    assert -2.5 not in _rates(found)  # nothing is to be learned between rates that diverge
     assert "2^-3.5" in end.reason
 
 

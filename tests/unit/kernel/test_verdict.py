@@ -150,26 +150,40 @@ def test_inconclusive_comes_before_drifts() -> None:
 # --- rule 2: it drifts -----------------------------------------------------------------------------------------------
 
 
-def test_an_optimum_that_moved_by_more_than_the_tolerance_drifts() -> None:
-    verdict = judged(same(w256=parabola(X - 2)))
+@pytest.mark.parametrize("moved", [-2.0, 2.0])
+def test_an_optimum_that_moved_by_more_than_the_tolerance_drifts(moved: float) -> None:
+    flat = question(tolerances=Tolerances(drift_octaves=1.0, regret_nats=5.0))
+    verdict = judged(same(w256=parabola(X + moved)), asked=flat)
     assert verdict.outcome is Outcome.DRIFTS
     assert verdict.total_drift_octaves is not None
-    assert verdict.total_drift_octaves.high is not None
-    assert verdict.total_drift_octaves.high < -1.0
-    assert "wholly outside ±1" in verdict.reasons[0]
+    assert verdict.total_drift_octaves.value == pytest.approx(moved, abs=0.1)
+    assert verdict.reasons == (f"{verdict.reasons[0].split(', wholly')[0]}, wholly outside ±1",)
 
 
-def test_the_whole_interval_must_lie_outside() -> None:
-    """-1.05 octaves with an interval that reaches inside: neither drifts nor transfers, however cheap it is."""
+@pytest.mark.parametrize("moved", [-1.05, 1.05])
+def test_the_whole_interval_must_lie_outside(moved: float) -> None:
+    """1.05 octaves with an interval that reaches inside: neither drifts nor transfers, however cheap it is."""
     flat = question(tolerances=Tolerances(drift_octaves=1.0, regret_nats=5.0))
-    verdict = judged(same(w256=parabola(X - 1.05)), asked=flat, sd=0.01)
-    assert verdict.total_drift_octaves is not None
-    assert verdict.total_drift_octaves.low is not None
-    assert verdict.total_drift_octaves.high is not None
-    assert verdict.total_drift_octaves.low < -1.0 < verdict.total_drift_octaves.high
+    verdict = judged(same(w256=parabola(X + moved)), asked=flat, sd=0.01)
+    drift = verdict.total_drift_octaves
+    assert drift is not None
+    assert drift.low is not None
+    assert drift.high is not None
+    assert abs(drift.value) > 1.0
+    assert min(abs(drift.low), abs(drift.high)) < 1.0
     assert verdict.outcome is Outcome.INCONCLUSIVE
     assert "neither inside nor outside ±1" in verdict.reasons[0]
     assert verdict.advice == ("add seeds: raise search.seeds.max above 4",)
+
+
+def test_a_regret_is_judged_by_its_lower_bound() -> None:
+    """0.55 octaves away costs 0.018 nats, but perhaps less than the tolerance: open, not drift."""
+    verdict = judged(same(w256=parabola(X - 0.55)), sd=0.01)
+    regret = verdict.regret_nats[1]
+    assert regret.value is not None
+    assert regret.low is not None
+    assert regret.low <= 0.01 < regret.value
+    assert verdict.outcome is Outcome.INCONCLUSIVE
 
 
 def test_a_costly_rate_drifts_though_the_optimum_hardly_moved() -> None:
