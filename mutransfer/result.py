@@ -36,7 +36,7 @@ class CurveRole(StrEnum):
 
 
 class Point(Value):
-    """All seeds at one learning rate: mean over the finite ones, None when all diverged."""
+    """All seeds at one learning rate: mean over the finite ones, seed offsets removed; None when all diverged."""
 
     lr_octaves: float
     loss_nats: float | None
