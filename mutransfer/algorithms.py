@@ -5,12 +5,13 @@ entry here, one rule in scaling.py and one file in optimizers/.
 """
 
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
-Epsilon = Annotated[float, Field(ge=0.0, le=1.0)]
+#: Never 0: behind a zero-initialised readout the first gradients are exactly 0, and 0 / (0 + eps) must be 0.
+Epsilon = Annotated[float, Field(gt=0.0, le=1.0)]
 
 
 class Algorithm(StrEnum):
@@ -33,9 +34,15 @@ class SGDOptions(OptimizerOptions):
     momentum: Beta = 0.9
     nesterov: bool = False
 
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.nesterov and self.momentum == 0.0:
+            raise ValueError("nesterov needs a momentum above 0")
+        return self
+
 
 class AdamWOptions(OptimizerOptions):
-    """AdamW. `eps` is the base model's; under μP it is scaled (scaling.adam_epsilon)."""
+    """AdamW. `eps` is the base model's; under μP it is scaled (scaling.adam_like_eps)."""
 
     betas: tuple[Beta, Beta] = (0.9, 0.95)
     eps: Epsilon = 1e-8
@@ -68,8 +75,3 @@ OPTIONS: dict[Algorithm, type[OptimizerOptions]] = {
     Algorithm.ADAMW: AdamWOptions,
     Algorithm.MUON: MuonOptions,
 }
-
-#: Algorithms that train only matrices with both sides growing; the rest of the model trains by AdamW beside them.
-MATRIX_ALGORITHMS: frozenset[Algorithm] = frozenset({Algorithm.MUON})
-
-RuleVariant = Literal["published", "derived"]

@@ -114,6 +114,8 @@ def judge_csv(
 ) -> StudyResult:
     """Judge sweeps that were run elsewhere (see mutransfer.sweeps for the columns).
 
+    Arms whose names end in `-mup` are shown as μP, all others as SP; the verdict does not depend on it.
+
     Each arm's largest width is the target; its proxy is `proxy`, or the largest width with a target four times as wide.
     Raises SpecError naming line and column, or `proxy` when an arm has no such width.
     """
@@ -146,11 +148,11 @@ def _sweep_result(
     )
     recorded = next(recorded_lr(f.curve) for f in fitted if f.axis_value == at)
     stem, _, last = name.rpartition("-")
-    is_sp = last.lower() == Parametrization.SP.value
+    is_mup = last.lower() in (Parametrization.MUP.value, "μp")
     return ArmResult(
         name=name,
         optimizer=stem or name,
-        parametrization=Parametrization.SP if is_sp else Parametrization.MUP,
+        parametrization=Parametrization.MUP if is_mup else Parametrization.SP,
         curves=tuple(f.curve for f in fitted),
         verdict=judge_arm(question, fitted, recorded=recorded),
     )

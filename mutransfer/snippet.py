@@ -129,7 +129,7 @@ def trust_line(recipe: Recipe) -> str:
     low, high = ("?" if bound is None else f"{2.0**bound:.3g}" for bound in (interval.low, interval.high))
     line = f"Base LR {recipe.base_lr:.4g} [{low}, {high}], recorded at {recipe.recorded_at}"
     if not recipe.extrapolated:
-        return f"{line}, verified to {recipe.verified_to}."
+        return f"{line}, {'verified' if recipe.transfers else 'measured'} to {recipe.verified_to}."
     return f"{line}. EXTRAPOLATED: {'; '.join(recipe.extrapolation)}."
 
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
-from mutransfer.algorithms import MATRIX_ALGORITHMS, OPTIONS, Algorithm, OptimizerOptions
+from mutransfer.algorithms import OPTIONS, Algorithm, OptimizerOptions
 from mutransfer.base import Value, digest
 from mutransfer.errors import Problem, SpecError
 
@@ -96,9 +96,11 @@ class DataSpec(Value):
 
     @property
     def path(self) -> str | None:
-        """The local path in `source`, without a `#COLUMN`; None for `stdlib`."""
+        """The local path in `source`, without the `#COLUMN` of parquet and jsonl; None for `stdlib`."""
         _, _, rest = self.source.partition(":")
-        return rest.rpartition("#")[0] or rest if rest else None
+        if self.kind in ("parquet", "jsonl"):
+            rest = rest.rpartition("#")[0] or rest
+        return rest or None
 
     @property
     def column(self) -> str:
@@ -206,7 +208,7 @@ class ArmSpec(Value):
     parametrization: Parametrization = Parametrization.MUP
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")] = ""
     options: dict[str, Any] = {}
-    rule: Literal["published", "derived"] = "published"
+    rule: Literal["published"] = "published"
 
     @model_validator(mode="before")
     @classmethod
@@ -229,11 +231,6 @@ class ArmSpec(Value):
     def resolved_options(self) -> OptimizerOptions:
         """The options with all defaults filled in."""
         return OPTIONS[self.optimizer].model_validate(self.options)
-
-    @property
-    def is_matrix_optimizer(self) -> bool:
-        """Whether embeddings, readout and vectors train by AdamW beside the named optimizer."""
-        return self.optimizer in MATRIX_ALGORITHMS
 
 
 class LrGrid(Value):

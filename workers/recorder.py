@@ -167,6 +167,7 @@ class Recorder:
                 self._round()
         except BaseException as error:  # noqa: BLE001 - a thread's edge: check() raises it where it is handled
             self._error = error
+            self._spool_waiting()  # the lease is lost: a later driver of the study stores what we may not
 
     def _finished(self) -> bool:
         with self._wake:
@@ -219,8 +220,11 @@ class Recorder:
 
     def _sit_out(self) -> None:
         """The database is away: put results where a successor finds them, and wait a little."""
+        self._spool_waiting()
+        time.sleep(RETRY_SECONDS)
+
+    def _spool_waiting(self) -> None:
         with self._wake:
             waiting = [item for item in self._inbox.durable if isinstance(item, _Result)]
         for item in waiting:
             self._spool.put(item.key, item.result)
-        time.sleep(RETRY_SECONDS)

@@ -23,7 +23,7 @@ from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 import structlog
 
-from mutransfer.errors import TransientError
+from mutransfer.errors import SpecError, TransientError
 from mutransfer.trial import TrialResult
 from workers.actor import TrialActor, TrialJob
 from workers.control import Control, Stopped, StopReason
@@ -65,12 +65,18 @@ class RunPlan:
         )
 
     def concurrency(self) -> int:
-        """Trials at once on the connected cluster: as many as fit, or as the study says."""
+        """Trials at once on the connected cluster: as many as fit, or as the study says.
+
+        Raises SpecError when not even one fits: Ray would wait for such a machine for ever.
+        """
         total = ray.cluster_resources()
-        fit = int(total.get("CPU", 1)) // self.cpus
-        if self.gpus:
-            fit = min(fit, int(total.get("GPU", 0)) // self.gpus)
-        return max(1, fit if self.max_concurrent is None else min(fit, self.max_concurrent))
+        cpus, gpus = int(total.get("CPU", 1)), int(total.get("GPU", 0))
+        if self.cpus > cpus:
+            raise SpecError.at("resources.cpus_per_trial", f"a trial asks for {self.cpus} CPUs, Ray has {cpus} in all")
+        if self.gpus > gpus:
+            raise SpecError.at("resources.devices_per_trial", f"a trial asks for {self.gpus} GPUs, Ray has {gpus}")
+        fit = cpus // self.cpus if not self.gpus else min(cpus // self.cpus, gpus // self.gpus)
+        return fit if self.max_concurrent is None else min(fit, self.max_concurrent)
 
 
 def run_trials(engine: StudyEngine, plan: RunPlan, control: Control) -> None:

@@ -175,6 +175,18 @@ def test_a_lost_lease_is_raised_where_it_is_handled(store: FakeStore, make: Call
     assert not recorder.close(timeout_seconds=1)
 
 
+def test_results_that_a_lost_lease_refuses_are_left_to_the_next_driver(
+    store: FakeStore, make: Callable[[], Recorder], tmp_path: Path
+) -> None:
+    store.fault = LeaseLostError("epoch 2 owns it")
+    recorder = make()
+    recorder.result("a", result(2.0))
+    wait_until(lambda: (tmp_path / "spool").exists() and list((tmp_path / "spool").rglob("a.json")))
+    with pytest.raises(LeaseLostError):
+        recorder.check()
+    assert [call for call in store.calls if call[0] == "result"] == []
+
+
 def test_checkpoints_go_once_the_result_is_stored(
     store: FakeStore, make: Callable[[], Recorder], tmp_path: Path
 ) -> None:
