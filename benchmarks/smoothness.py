@@ -32,8 +32,8 @@ RATES_OCTAVES = (-7.0, -6.5, -6.0, -5.5, -5.0, -4.5, -4.0, -3.5, -3.0)
 
 VARIANTS: dict[str, Mapping[str, Mapping[str, Any]]] = {
     "standard": {},
-    "no QK-norm": {"model": {"qk_norm": False}},
-    "half the batch": {"train": {"batch": 16}},
+    "QK-norm": {"model": {"qk_norm": True}},
+    "twice the batch": {"train": {"batch": 32}},
     "half the steps": {"train": {"steps": 100}},
     "embedding std 0.1": {"model": {"init": {"embedding_std": 0.1, "readout": "zero"}}},
     "readout 1/width": {"model": {"init": {"embedding_std": 1.0, "readout": "inverse_width"}}},
