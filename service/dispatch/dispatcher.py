@@ -59,6 +59,7 @@ class Driven:
     started_at: float  # time.monotonic()
     renewed_at: float  # time.monotonic(), by us
     cancelled_since: float | None = None  # time.monotonic() at which its cancellation was first seen
+    lapsed_since: float | None = None  # time.monotonic() at which its lease was first seen to be over
 
 
 class Dispatcher:
@@ -138,6 +139,7 @@ class Dispatcher:
             self._ended(driven, status, state)
             return
         self._keep_lease(driven)
+        self._end_if_hung(driven)
         if state is StudyState.CANCELLING:
             self._insist_on_cancel(driven)
 
@@ -145,10 +147,24 @@ class Dispatcher:
         """Renew the lease for a driver that has not done so itself yet."""
         now = time.monotonic()
         if now - driven.started_at > START_SECONDS:
-            driven.expiry = None  # it hangs: the lease expires, and the claim that follows ends it
+            driven.expiry = None  # it hangs: the lease expires, and that ends it
         if driven.expiry is not None and now - driven.renewed_at > self._ttl_seconds / 3:
             driven.expiry = self._ledger.renew_untouched(driven.claim, self._ttl_seconds, driven.expiry)
             driven.renewed_at = now
+
+    def _end_if_hung(self, driven: Driven) -> None:
+        """End a driver that has not renewed its lease for a whole lifetime of it, or whose study is another's now.
+
+        The wait lets a machine that was suspended wake up: a driver that lives renews before it is over.
+        """
+        if not self._ledger.has_lapsed(driven.claim):
+            driven.lapsed_since = None
+            return
+        now = time.monotonic()
+        driven.lapsed_since = driven.lapsed_since or now
+        if now - driven.lapsed_since > self._ttl_seconds:
+            log.warning("driver hangs: ending it", study=driven.claim.study_id, epoch=driven.claim.epoch)
+            driven.driver.end(grace_seconds=0.0)
 
     def _insist_on_cancel(self, driven: Driven) -> None:
         now = time.monotonic()

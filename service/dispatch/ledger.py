@@ -23,6 +23,14 @@ class Ledger:
             found = session.scalar(select(StudyRow.state).where(StudyRow.id == study_id))
         return StudyState(found) if found is not None else None
 
+    def has_lapsed(self, claim: Claim) -> bool:
+        """Whether the lease of `claim` has expired or is another's."""
+        held = select(LeaseRow.study_id).where(
+            LeaseRow.study_id == claim.study_id, LeaseRow.epoch == claim.epoch, LeaseRow.expires_at > db_now()
+        )
+        with reading(self._sessions) as session:
+            return session.scalar(held) is None
+
     def lease_expiry(self, claim: Claim) -> float | None:
         """When the lease of `claim` ends, by the database's clock; None when it is another's by now."""
         query = select(LeaseRow.expires_at).where(LeaseRow.study_id == claim.study_id, LeaseRow.epoch == claim.epoch)

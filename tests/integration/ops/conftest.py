@@ -29,7 +29,7 @@ from service.processes import Child, end_all
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 STUB = (sys.executable, "-m", "tests.integration.ops.stub_driver")
-TTL_SECONDS = 3.0
+TTL_SECONDS = 15.0
 
 
 def stub_study(name: str, **changes: object) -> StudySpec:
@@ -69,6 +69,7 @@ class Home:
     path: Path
     url: str
     sessions: Sessions
+    ttl_seconds: float = TTL_SECONDS
     dispatchers: list[Dispatcher] = field(default_factory=list)
 
     def submit(self, name: str, **changes: object) -> str:
@@ -93,13 +94,13 @@ class Home:
         """For processes that work on this home."""
         ours = {
             "MUTRANSFER_HOME": str(self.path), "MUTRANSFER_DATABASE_URL": self.url,
-            "MUTRANSFER_LEASE_TTL_SECONDS": str(TTL_SECONDS), "PYTHONPATH": str(REPOSITORY),
+            "MUTRANSFER_LEASE_TTL_SECONDS": str(self.ttl_seconds), "PYTHONPATH": str(REPOSITORY),
         }  # fmt: skip
         return {**os.environ, **ours, **extra}
 
     def finish(self, claim: Claim, state: StudyState, error: str) -> None:
         """Ends a study for a dispatcher."""
-        store = DriverStore(self.sessions, claim.study_id, claim.epoch, ttl_seconds=TTL_SECONDS)
+        store = DriverStore(self.sessions, claim.study_id, claim.epoch, ttl_seconds=self.ttl_seconds)
         store.finish(state, result=None, error=error)
 
     def dispatcher(self, *, limit: int = 1, **environment: str) -> Dispatcher:
@@ -107,7 +108,7 @@ class Home:
         launcher = LocalLauncher(logs=self.path / "logs", env=self.environment(**environment), command=STUB)
         made = Dispatcher(
             leases=Leases(self.sessions), ledger=Ledger(self.sessions), launcher=launcher, finish=self.finish,
-            ttl_seconds=TTL_SECONDS, limit=limit,
+            ttl_seconds=self.ttl_seconds, limit=limit,
         )  # fmt: skip
         self.dispatchers.append(made)
         return made

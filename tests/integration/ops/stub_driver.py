@@ -5,9 +5,10 @@ word of the study's name:
 
 ok        plays to the end                    crash     exit status 1
 temp      75 until the third epoch            killed    kill -9 of itself after five trials of its first epoch
-late      first renews after two lifetimes    hang      starts a child in its own process group, then waits; stops on
-          of a lease                                    SIGTERM and cancellation
-                                              stubborn  the same, but deaf to both
+late      fails its study after two           hang      starts a child in its own process group, then waits; stops on
+          lifetimes of an unrenewed lease               SIGTERM and cancellation
+frozen    SIGSTOP of itself in its first      stubborn  the same, but deaf to both
+          epoch, then plays to the end
 """
 
 import argparse
@@ -128,6 +129,12 @@ def main() -> int:
     kind = study.name.split()[0]
     if kind == "late":
         time.sleep(2 * settings.lease_ttl_seconds)
+        store.mark_running()
+        store.finish("failed", result=None, error=f"late at epoch {arguments.epoch}")
+        return 0
+    if kind == "frozen" and arguments.epoch == 1:
+        store.renew()
+        os.kill(os.getpid(), signal.SIGSTOP)
     pulse(store, settings.lease_ttl_seconds)
     print(f"driving {study.name} at epoch {arguments.epoch}", flush=True)  # noqa: T201 - the driver's log
     if kind == "crash":

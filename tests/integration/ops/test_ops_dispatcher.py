@@ -83,13 +83,13 @@ def test_a_killed_driver_is_replaced_and_keeps_what_it_had(home: Home) -> None:
     assert len(results) == len({payload["key"] for payload in results}) == trials
 
 
-def test_a_driver_that_keeps_crashing_fails_its_study_with_the_log(home: Home) -> None:
-    study_id = home.submit("crash")
+def test_a_driver_that_keeps_crashing_fails_its_study_with_the_log(sqlite_home: Home) -> None:
+    study_id = sqlite_home.submit("crash")
     started = time.monotonic()
-    assert drive(home.dispatcher(), home, study_id) is StudyState.FAILED
-    assert epoch(home, study_id) == 3
+    assert drive(sqlite_home.dispatcher(), sqlite_home, study_id) is StudyState.FAILED
+    assert epoch(sqlite_home, study_id) == 3
     assert time.monotonic() - started > 3.0, "tries must be paused between"
-    error = home.row(study_id).error
+    error = sqlite_home.row(study_id).error
     assert "3 times in a row" in error
     assert "ValueError: the stub was told to crash" in error
 
@@ -102,18 +102,22 @@ def test_a_transient_exit_is_no_failure(sqlite_home: Home) -> None:
 
 
 def test_a_driver_that_starts_slower_than_a_lease_lasts_keeps_its_study(home: Home) -> None:
+    home.ttl_seconds = 4.0
     study_id = home.submit("late")
-    assert drive(home.dispatcher(), home, study_id) is StudyState.COMPLETED
-    assert epoch(home, study_id) == 1
+    assert drive(home.dispatcher(), home, study_id) is StudyState.FAILED
+    assert home.row(study_id).error == "late at epoch 1"
 
 
-def test_a_driver_that_never_breathes_is_replaced(sqlite_home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.dispatch.dispatcher.START_SECONDS", 0.5)
-    study_id = sqlite_home.submit("late")
-    dispatcher = sqlite_home.dispatcher()
-    dispatcher.tick()
-    wait_until(lambda: dispatcher.tick() or epoch(sqlite_home, study_id) == 2, what="the second claim")
-    assert dispatcher.driving == (study_id,)
+def test_a_driver_that_hangs_is_ended_and_replaced(sqlite_home: Home) -> None:
+    sqlite_home.ttl_seconds = 4.0
+    study_id = sqlite_home.submit("frozen")
+    assert drive(sqlite_home.dispatcher(), sqlite_home, study_id) is StudyState.COMPLETED
+    assert epoch(sqlite_home, study_id) >= 2
+    assert events(sqlite_home, study_id, "driver_failed")[0] == {
+        "epoch": 1,
+        "exit_status": -signal.SIGKILL,
+        "progress": 0,
+    }
 
 
 def test_shutdown_ends_drivers_with_their_children_and_gives_the_study_back(sqlite_home: Home) -> None:
