@@ -1,0 +1,123 @@
+"""Stopping: the reasons, the heartbeat that hears of them, and what happens when nobody listens."""
+
+from collections.abc import Callable
+import time
+
+import pytest
+
+from mutransfer.errors import LeaseLostError, TransientError
+from workers import heartbeat as heartbeat_module
+from workers.control import Control, Stopped, StopReason
+from workers.heartbeat import Heartbeat
+
+
+class FakeStore:
+    """What Heartbeat calls of DriverStore."""
+
+    def __init__(self) -> None:
+        self.renewals: list[float] = []
+        self.cancelled = False
+        self.fault: Exception | None = None
+
+    def renew(self) -> None:
+        if self.fault is not None:
+            raise self.fault
+        self.renewals.append(time.monotonic())
+
+    def cancel_requested(self) -> bool:
+        if self.fault is not None:
+            raise self.fault
+        return self.cancelled
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 10.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+class Scene:
+    def __init__(self, *, ttl: float) -> None:
+        self.store, self.control = FakeStore(), Control()
+        self.overdue: list[StopReason] = []
+        self.heartbeat = Heartbeat(self.store, self.control, ttl_seconds=ttl, overdue=self.overdue.append)  # type: ignore[arg-type]
+        self.heartbeat.start()
+
+
+@pytest.fixture
+def scene(monkeypatch: pytest.MonkeyPatch) -> Scene:
+    monkeypatch.setattr(heartbeat_module, "POLL_SECONDS", 0.02)
+    monkeypatch.setattr(heartbeat_module, "GRACE_SECONDS", 0.2)
+    return Scene(ttl=0.3)
+
+
+def test_the_lease_is_renewed_every_third_of_its_time(scene: Scene) -> None:
+    wait_until(lambda: len(scene.store.renewals) >= 4)
+    scene.heartbeat.close()
+    gaps = [b - a for a, b in zip(scene.store.renewals, scene.store.renewals[1:], strict=False)]
+    assert all(gap >= 0.1 for gap in gaps)
+    assert min(gaps) < 0.3, "renewed later than the lease lasts"
+    assert scene.control.reason is None
+
+
+def test_a_cancellation_is_heard_and_a_driver_that_stops_is_left_alone(scene: Scene) -> None:
+    scene.store.cancelled = True
+    wait_until(lambda: scene.control.reason is StopReason.CANCELLED)
+    scene.heartbeat.close()
+    time.sleep(0.3)
+    assert scene.overdue == []
+
+
+def test_a_driver_that_does_not_stop_is_ended(scene: Scene) -> None:
+    scene.store.cancelled = True
+    wait_until(lambda: scene.overdue == [StopReason.CANCELLED])
+
+
+def test_a_lost_lease_stops_the_driver(scene: Scene) -> None:
+    scene.store.fault = LeaseLostError("over")
+    wait_until(lambda: scene.control.reason is StopReason.LEASE_LOST)
+    wait_until(lambda: scene.overdue == [StopReason.LEASE_LOST])
+
+
+def test_an_outage_stops_nothing(scene: Scene) -> None:
+    scene.store.fault = TransientError("away")
+    time.sleep(0.3)
+    assert scene.control.reason is None
+    known = len(scene.store.renewals)
+    scene.store.fault = None
+    wait_until(lambda: len(scene.store.renewals) > known)
+    scene.heartbeat.close()
+
+
+def test_the_first_reason_holds_but_a_lost_lease_overrides() -> None:
+    control = Control()
+    control.check()
+    control.stop(StopReason.DRAIN)
+    control.stop(StopReason.CANCELLED)
+    assert control.reason is StopReason.DRAIN
+    control.stop(StopReason.LEASE_LOST)
+    with pytest.raises(Stopped) as caught:
+        control.check()
+    assert caught.value.reason is StopReason.LEASE_LOST
+    assert not isinstance(caught.value, Exception)
+
+
+def test_patience_repeats_transient_faults_until_told_to_stop() -> None:
+    control, tries = Control(), []
+
+    def work() -> int:
+        tries.append(1)
+        if len(tries) < 3:
+            raise TransientError("not yet")
+        return 7
+
+    assert control.patiently(work, every_seconds=0.01) == 7
+    assert len(tries) == 3
+
+    def never() -> None:
+        control.stop(StopReason.DRAIN)
+        raise TransientError("never")
+
+    with pytest.raises(Stopped):
+        control.patiently(never, every_seconds=60.0)
