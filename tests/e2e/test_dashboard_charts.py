@@ -56,7 +56,7 @@ def test_the_loss_chart_draws_every_point_and_marks_divergence(visitor: Visitor,
     minima = sum(curve.optimum_octaves is not None for curve in curves)
     assert diverged > 0
     page.get_by_role("button", name="Show all").click()
-    page.wait_for_function("document.querySelector('#loss-lr .canvas')._fullLayout.yaxis.range[1] > 2.6")
+    page.wait_for_function("() => document.querySelector('#loss-lr .canvas')._fullLayout.yaxis.range[1] > 2.6")
     assert points_drawn(page, "loss-lr") == finite + diverged + minima
 
 
@@ -65,13 +65,13 @@ def test_divergence_does_not_flatten_the_bowl(visitor: Visitor, site: Seeded) ->
     bowl = axis_range(page, "loss-lr", "yaxis")
     page.get_by_role("button", name="Show all").click()
     page.wait_for_function(
-        "document.querySelector('#loss-lr [data-view=\"1\"]').getAttribute('aria-pressed') === 'true'"
+        "() => document.querySelector('#loss-lr [data-view=\"1\"]').getAttribute('aria-pressed') === 'true'"
     )
     everything = axis_range(page, "loss-lr", "yaxis")
     assert everything[1] - everything[0] > 1.3 * (bowl[1] - bowl[0])
     page.get_by_role("button", name="Zoom to minima").click()
     page.wait_for_function(
-        "document.querySelector('#loss-lr [data-view=\"0\"]').getAttribute('aria-pressed') === 'true'"
+        "() => document.querySelector('#loss-lr [data-view=\"0\"]').getAttribute('aria-pressed') === 'true'"
     )
     assert axis_range(page, "loss-lr", "yaxis") == pytest.approx(bowl)
 
