@@ -6,11 +6,15 @@ import re
 import subprocess
 import sys
 import tomllib
+from typing import Any
 
 import pytest
 import yaml
 
-from mutransfer.spec import parse_study
+from mutransfer.algorithms import OPTIONS
+from mutransfer.result import StudyResult
+from mutransfer.spec import StudySpec, parse_study
+from service.settings import Settings
 
 TOP = Path(__file__).resolve().parents[3]
 DOCUMENTS = sorted([*TOP.glob("*.md"), *TOP.glob("docs/**/*.md"), *TOP.glob("deploy/**/*.md")])
@@ -50,6 +54,27 @@ def test_studies_in_the_guides_parse() -> None:
     assert len(blocks) == 2
     for block in blocks:
         parse_study(yaml.safe_load(block))
+
+
+def _field_names(schema: dict[str, Any]) -> set[str]:
+    """Names of all fields of a JSON Schema and of the definitions it carries."""
+    parts = [schema, *schema.get("$defs", {}).values()]
+    return {name for part in parts for name in part.get("properties", {})}
+
+
+def test_guides_name_every_field_and_setting() -> None:
+    study, result, operations = (
+        set(re.findall(r"\w+", (TOP / "docs/guide" / name).read_text()))
+        for name in ("study-format.md", "result-format.md", "operations.md")
+    )
+    options = {name for kind in OPTIONS.values() for name in kind.model_fields}
+    assert _field_names(StudySpec.model_json_schema()) | options <= study
+    assert _field_names(StudyResult.model_json_schema()) <= result
+    # Where the process was started is no setting of the operator's; launchers are one so far.
+    settings = {f"MUTRANSFER_{name.upper()}" for name in Settings.model_fields} - {
+        "MUTRANSFER_WORKING_DIR", "MUTRANSFER_LAUNCHER",
+    }  # fmt: skip
+    assert settings <= operations
 
 
 def test_every_target_is_described_by_help() -> None:
