@@ -37,6 +37,7 @@ def significant(value: float, digits: int = 3) -> str:
     if exponent < -6 or exponent >= 9:
         return minus(f"{value:.{digits - 1}e}")
     rounded = round(value, digits - 1 - exponent)
+    exponent = floor(log10(abs(rounded)))  # 0.09999 has become 0.100
     return minus(f"{rounded:.{max(0, digits - 1 - exponent)}f}")
 
 
@@ -116,11 +117,11 @@ def duration(seconds: float | None) -> str:
 
 
 def count(value: float) -> str:
-    """`84`, `1 200`, `91.0 M`: exact to five digits (thin spaces), then three significant."""
+    """`84`, `1 200`, `91.0 M`: exact to five digits (narrow spaces), then three significant."""
     for size, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M")):
         if value >= size:
             return f"{significant(value / size)} {unit}"
-    return f"{value:,.0f}".replace(",", " ")
+    return f"{value:,.0f}".replace(",", "\u202f")
 
 
 def listed(names: list[str], word: str = "and") -> str:
