@@ -88,9 +88,13 @@ class Bench:
         """What all drivers wrote."""
         return "\n".join(path.read_text()[-4000:] for path in sorted(self.home.glob("driver-*.log")))
 
-    def losses(self) -> Mapping[str, float | None]:
-        """Loss of every trial with a result, by key."""
-        return dict(self.query("SELECT key, loss_nats FROM trials WHERE result IS NOT NULL"))
+    def losses(self) -> Mapping[tuple[Any, ...], float | None]:
+        """Loss of every trial with a result, by (arm, axis value, learning rate, seed)."""
+        rows = self.query(
+            "SELECT DISTINCT arm, axis_value, lr_octaves, study_trials.seed, loss_nats FROM study_trials "
+            "JOIN trials ON trials.key = trial_key WHERE result IS NOT NULL"
+        )
+        return {row[:-1]: row[-1] for row in rows}
 
 
 _CLUSTER = """
