@@ -12,6 +12,7 @@ import signal
 import sys
 import traceback
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -28,7 +29,12 @@ from service.settings import Settings
 from workers.control import Control, Stopped, StopReason
 from workers.heartbeat import Heartbeat
 from workers.ray_environment import prepare_environment
-from workers.recorder import Recorder, Spool
+
+if TYPE_CHECKING:
+    from workers.recorder import Recorder
+
+# torch and ray are imported where they are needed first: on a busy machine that takes longer than a lease lasts, and
+# the heartbeat must beat by then.
 
 EX_TEMPFAIL = 75
 #: How long a driver that is told to stop tries to write its last results; they are in the spool anyway.
@@ -45,6 +51,7 @@ class Driver:
         self._study_id = study_id
         self._epoch = epoch
         self._control = Control()
+        self._ray_folder: Path | None = None
         sessions = session_factory(make_engine(settings.database_url))
         self._store = DriverStore(sessions, study_id, epoch, ttl_seconds=settings.lease_ttl_seconds)
         self._heartbeat = Heartbeat(
@@ -115,6 +122,8 @@ class Driver:
         return record is not None
 
     def _train(self, study: DriverStudy, facts: StudyFacts) -> None:
+        from workers.recorder import Recorder, Spool
+
         spool = Spool(self._settings.storage, self._study_id)
         recorder = Recorder(self._store, spool=spool, checkpoints=self._checkpoints, epoch=self._epoch)
         recorder.start()
@@ -127,7 +136,7 @@ class Driver:
             if not recorder.close(timeout_seconds=LAST_WRITES_SECONDS):
                 _log.warning("results are left in the spool")
 
-    def _run_trials(self, study: DriverStudy, facts: StudyFacts, recorder: Recorder) -> None:
+    def _run_trials(self, study: DriverStudy, facts: StudyFacts, recorder: "Recorder") -> None:
         from workers.engine import StudyEngine
         from workers.ray_session import ray_session
         from workers.tune_runner import RunPlan, run_trials
@@ -135,6 +144,7 @@ class Driver:
         while not recorder.settled():
             self._control.check()
             recorder.check()
+        self._control.patiently(self._drop_checkpoints)
         engine = self._control.patiently(
             lambda: StudyEngine(spec=study.spec, environment=facts.environment, store=self._store, recorder=recorder)
         )
@@ -151,11 +161,24 @@ class Driver:
             checkpoint_seconds=settings.checkpoint_seconds,
             trial_timeout_seconds=settings.trial_timeout_seconds,
         )
-        with ray_session(address=settings.ray_address, cpus=settings.ray_cpus):
+        with ray_session(address=settings.ray_address, cpus=settings.ray_cpus) as self._ray_folder:
             # ray.init puts a handler of its own in place.
             self._catch_signals()
             _log.info("ray started")
-            run_trials(engine, plan, self._control)
+            try:
+                run_trials(engine, plan, self._control)
+            except Stopped as stopped:
+                if stopped.reason is not StopReason.DRAIN:
+                    self._end_now(stopped.reason)
+                raise
+
+    def _drop_checkpoints(self) -> None:
+        """Remove checkpoints of trials that ended just before their driver did."""
+        from workers.checkpoint import Checkpoints
+
+        found = [path.name for path in self._checkpoints.glob("?" * 32) if path.is_dir()]
+        for key in self._store.with_result(found):
+            Checkpoints(self._checkpoints, key=key, epoch=self._epoch).discard()
 
     def _judge(self, study: DriverStudy) -> None:
         self._control.patiently(lambda: self._store.begin_phase(Phase.VERDICT))
@@ -215,9 +238,12 @@ class Driver:
         return status
 
     def _end_now(self, reason: StopReason) -> None:
-        """From the heartbeat's thread, when the main thread hangs. Ray's processes end with this one."""
+        """End this process and its Ray without ceremony: when nothing is worth saving, or the main thread hangs."""
+        from workers.ray_session import abandon
+
         status = self._stopped(reason)
-        sys.stdout.flush()
+        sys.stderr.flush()
+        abandon(self._ray_folder)
         os._exit(status)
 
     def _catch_signals(self) -> None:

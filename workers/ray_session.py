@@ -32,8 +32,10 @@ _log = structlog.get_logger(__name__)
 
 
 @contextmanager
-def ray_session(*, address: str, cpus: int | None) -> Iterator[None]:
-    """Ray until the block ends. Call from the main thread: the kernel ends Ray with the thread that started it.
+def ray_session(*, address: str, cpus: int | None) -> Iterator[Path | None]:
+    """Ray until the block ends; yields the folder of a private one, for `abandon`.
+
+    Call from the main thread: the kernel ends a private Ray with the thread that started it.
 
     Raises TransientError when Ray does not come up, as on a machine that is busy beyond measure.
     """
@@ -42,11 +44,18 @@ def ray_session(*, address: str, cpus: int | None) -> Iterator[None]:
     others = frozenset(descendants(os.getpid()))
     try:
         _start(options, others)
-        yield
+        yield folder
     finally:
         _end(others)
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def abandon(folder: Path | None) -> None:
+    """Kill a private Ray at once. The caller must exit at once as well: Ray's library ends a process that lost it."""
+    if folder is not None:
+        shutil.rmtree(folder, ignore_errors=True)
+        send(descendants(os.getpid()), signal.SIGKILL)
 
 
 def _start(options: Mapping[str, Any], others: Collection[int]) -> None:

@@ -188,6 +188,11 @@ class DriverStore:
         """Failed attempts so far, by key, of this study's trials that have no result."""
         return self._read(trials.attempts)
 
+    def with_result(self, keys: Sequence[str]) -> set[str]:
+        """Which of these trials, of any study, have a result."""
+        with reading(self._sessions) as session:
+            return trials.with_result(session, keys)
+
     def unfinished(self) -> Sequence[PlannedTrial]:
         """What an earlier driver planned and did not finish: its successor runs these first."""
         with reading(self._sessions) as session:

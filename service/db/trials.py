@@ -146,6 +146,14 @@ def attempts(session: Session, study_id: str) -> Mapping[str, int]:
     return dict(session.execute(query).all())
 
 
+def with_result(session: Session, keys: Sequence[str]) -> set[str]:
+    """Which of these trials have a result."""
+    found: set[str] = set()
+    for part in chunks(keys):
+        found.update(session.scalars(select(TrialRow.key).where(TrialRow.key.in_(part), TrialRow.result.is_not(None))))
+    return found
+
+
 def unfinished(session: Session, study_id: str) -> Sequence[tuple[StudyTrialRow, TrialRow]]:
     """Trials that the study has planned, that have no result and are not given up, largest first."""
     query = (

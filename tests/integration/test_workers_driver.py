@@ -64,12 +64,12 @@ def shared(tmp_path: Path, cluster: Mapping[str, str]) -> Bench:
 
 
 def test_a_study_runs_to_its_verdict_through_kill_9_of_its_driver(bench: Bench, shared: Bench, text: Path) -> None:
-    study_id = shared.submit(study(text, steps=300))
+    study_id = shared.submit(study(text, steps=150))
     assert shared.run(shared.claim()) == 0, shared.logs()
     assert_completed(shared, study_id)
 
     bench.environment["MUTRANSFER_CHECKPOINT_SECONDS"] = "0"
-    study_id = bench.submit(study(text, steps=300))
+    study_id = bench.submit(study(text, steps=150))
     with bench.driver(bench.claim()) as first:
         bench.wait_for(DONE, 3)
         first.popen.send_signal(signal.SIGKILL)
