@@ -116,11 +116,11 @@ def study_view(session: Session, study_id: str, asked: Asked) -> StudyView:
     result = result_document(session, study_id)
     spec, state = StudySpec.model_validate(row.spec), StudyState(row.state)
     facts = StudyFacts.model_validate(row.facts) if row.facts else None
-    choice = training.choose(result, asked.arm, asked.size)
+    choice = training.choose(result, spec, asked.arm, asked.size)
     plan = _plan(spec, facts)
     return StudyView(
         row=row, spec=spec, tally=tally, version=version_of(row, tally), result=result, answer=words.answer(result),
-        cards=arm_cards(result), charts=charts(result, spec), choice=choice, sizes=tuple(training.sizes(result)),
+        cards=arm_cards(result), charts=charts(result, spec), choice=choice, sizes=spec.axis.values,
         training=training.chart(session, result, choice, LIGHT), transfer=transfer_table(result),
         progress=_progress(session, row, spec, tally, plan), recipe=_recipe_form(spec, result, facts, asked),
         conditions=words.conditions(spec), plan=plan, is_final=state.is_final,
@@ -184,7 +184,7 @@ def _with(form: RecipeForm, *, found: Recipe | None = None, problem: str = "") -
 def page_charts(session: Session, study_id: str, asked: Asked, theme: Theme) -> tuple[Chart, ...]:
     """The charts of a study's page in page order. Raises NotFoundError."""
     result, spec = result_document(session, study_id), StudySpec.model_validate(studies.get(session, study_id).spec)
-    chosen = training.choose(result, asked.arm, asked.size)
+    chosen = training.choose(result, spec, asked.arm, asked.size)
     return (*charts(result, spec, theme), training.chart(session, result, chosen, theme))
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from sqlalchemy.orm import Session
 
 from mutransfer.result import ArmResult, StudyResult
+from mutransfer.spec import StudySpec
 from service.dashboard import queries
 from service.reports import words
 from service.reports.chart import Chart
@@ -23,17 +24,12 @@ class Choice:
     size: int | None
 
 
-def choose(result: StudyResult, arm: str | None, size: int | None) -> Choice:
-    """A choice that exists: the asked arm, else the recommended one, else the first."""
+def choose(result: StudyResult, spec: StudySpec, arm: str | None, size: int | None) -> Choice:
+    """A choice that exists: the asked arm, else the recommended one, else the first; the asked size, else all."""
     names = [a.name for a in result.arms]
     best = words.best_arm(result)
     name = arm if arm in names else (best.name if best else names[0])
-    return Choice(arm=name, size=size if size in sizes(result) else None)
-
-
-def sizes(result: StudyResult) -> list[int]:
-    """All widths (or depths) that have a curve."""
-    return sorted({words.size_of(curve, result.axis) for arm in result.arms for curve in arm.curves})
+    return Choice(arm=name, size=size if size in spec.axis.values else None)
 
 
 def chart(session: Session, result: StudyResult, choice: Choice, theme: Theme) -> Chart:

@@ -38,7 +38,7 @@ def test_the_answer_stands_above_the_fold(visitor: Visitor, site: Seeded) -> Non
     for width in (1280, 390):
         page = visitor.open(address(site, "quickstart"), width=width)
         headline = page.locator(".headline")
-        assert re.fullmatch(r"Set 2⁻⁴·\d+ = 0\.0\d+ at width 256", headline.inner_text())
+        assert re.fullmatch(r"Set 2⁻⁴·[⁰¹²³⁴-⁹]+ = 0\.0\d+ at width 256", headline.inner_text())
         evidence = page.locator(".answer .lead")
         assert evidence.inner_text().startswith("muon-mup transfers: drift +")
         box = evidence.bounding_box()
@@ -71,13 +71,24 @@ OVERLAPS = """
 
 
 def test_first_paint_within_a_second(visitor: Visitor, site: Seeded) -> None:
-    """Best of five: other work on the machine must not decide."""
-    paints = []
-    for _ in range(5):
+    """The best of up to ten: other work on the machine must not decide."""
+    paints: list[float] = []
+    while not paints or (min(paints) > 1000 and len(paints) < 10):
         page = visitor.open(address(site, "quickstart"))
-        page.wait_for_function("() => performance.getEntriesByName('first-contentful-paint').length")
+        page.wait_for_function("() => performance.getEntriesByName('first-contentful-paint').length > 0")
         paints.append(page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime"))
-    assert min(paints) <= 1000
+    assert min(paints) <= 1000, paints
+
+
+def test_a_page_can_be_read_before_and_without_its_charts(visitor: Visitor, site: Seeded) -> None:
+    page = visitor.open("/")
+    page.route("**/plotly-*.js", lambda route: route.abort())
+    page.goto(visitor.url + address(site, "quickstart"))
+    page.locator(".headline").wait_for()
+    page.locator("#optimal-lr .empty").get_by_text("could not be loaded").wait_for()
+    page.locator("#optimal-lr summary").click()
+    assert page.locator("#optimal-lr tbody tr").first.is_visible()
+    visitor.faults = [fault for fault in visitor.faults if "ERR_FAILED" not in fault]  # the one this test made
 
 
 def test_nothing_moves_while_charts_are_drawn(visitor: Visitor, site: Seeded) -> None:

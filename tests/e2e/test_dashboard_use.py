@@ -189,6 +189,16 @@ def test_polling_takes_over_where_events_do_not_come(visitor: Visitor, running: 
     visitor.faults = [fault for fault in visitor.faults if "404" not in fault]  # the one this test asked for
 
 
+def test_the_list_keeps_itself_fresh(visitor: Visitor, site: Seeded) -> None:
+    study_id = Seeder(site).submit(study_spec("soon-cancelled"))
+    page = visitor.open("/")
+    line = page.locator(".study", has_text="soon-cancelled")
+    expect(line.locator(".study-state")).to_contain_text("queued")
+    with site.sessions.begin() as session:
+        studies.cancel(session, study_id)
+    expect(line.locator(".study-state")).to_contain_text("cancelled")
+
+
 def test_cancelling_asks_first(visitor: Visitor, site: Seeded) -> None:
     study_id = Seeder(site).submit(study_spec("to-be-cancelled"))
     page = visitor.open(f"/studies/{study_id}", width=390)

@@ -45,6 +45,7 @@ class Chart {
 
   async draw(document_) {
     this.document = document_;
+    this.section.classList.remove("has-failed");
     this.section.classList.toggle("is-empty", Boolean(document_.empty));
     if (document_.empty) {
       this.plot.querySelector(".empty").textContent = document_.empty;
@@ -55,6 +56,12 @@ class Chart {
     await this.react(this.width);
     this.section.classList.add("is-drawn");
     this.watch();
+  }
+
+  fail() {
+    this.section.classList.add("is-empty", "has-failed");
+    this.plot.querySelector(".empty").textContent =
+      "The chart could not be loaded. Reload the page, or read the same numbers in the table below.";
   }
 
   async react(width) {
@@ -144,6 +151,10 @@ export class Charts {
     }
     document.documentElement.dataset.charts = name;
     if (name === "dark") this.load("light", false); // at hand when the page is printed
+  }
+
+  fail() {
+    for (const chart of this.charts) if (!chart.canvas) chart.fail();
   }
 
   print() {

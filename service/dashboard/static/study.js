@@ -22,7 +22,7 @@ async function figures(theme) {
 }
 
 const charts = new Charts({ figures, plotly });
-charts.draw();
+charts.draw().catch(() => charts.fail());
 
 // Forms that choose what the page shows: their fields are the page's address, so that it can be shared.
 for (const form of document.querySelectorAll("form[data-choose]")) {
