@@ -33,7 +33,7 @@ def _text(value: Interval | None) -> str | None:
 
 
 def transfer_table(result: StudyResult) -> Table:
-    """One row an arm and target: the target's own optimum, its distance from the recorded rate, the regret."""
+    """One row a target of each arm with a recorded rate: the target's own optimum, its distance, the regret."""
     columns = (
         Column(key="arm", label="Arm"),
         Column(key=result.axis, label=result.axis.capitalize(), show=numbers.count),
@@ -43,7 +43,12 @@ def transfer_table(result: StudyResult) -> Table:
         Column(key="regret_nats", label="Regret (nats)", show=str),
         Column(key="loss_nats", label="Best loss (nats)", show=numbers.loss),
     )
-    rows = tuple(_transfer_row(arm, regret, result.axis) for arm in result.arms for regret in arm.verdict.regret_nats)
+    rows = tuple(
+        _transfer_row(arm, regret, result.axis)
+        for arm in result.arms
+        if arm.verdict.recorded_lr_octaves is not None
+        for regret in arm.verdict.regret_nats
+    )
     return Table(caption="Transfer and regret at each target", columns=columns, rows=rows)
 
 

@@ -99,6 +99,8 @@ def answer(result: StudyResult) -> Answer:
 
 
 def _progress_words(result: StudyResult) -> str:
+    if result.study.state == "queued":
+        return "The study waits for a free driver; then its search begins at the proxies."
     found = [arm for arm in result.arms if arm.verdict.recorded_lr_octaves is not None]
     if not found:
         return f"The search for the best learning rate is under way; {_HAS_OPTIMUM}."

@@ -10,6 +10,8 @@ from mutransfer.spec import StudySpec
 from service.reports import write_report
 from service.reports.cards import arm_cards, gauge, sentence, spark
 from service.reports.markdown import report_markdown
+from service.reports.tables import transfer_table
+from service.reports.words import answer
 from tests.e2e.samples import simulate, study_spec
 
 
@@ -90,3 +92,16 @@ def test_sparks_need_two_optima(study: tuple[StudySpec, StudyResult]) -> None:
     assert drawn is not None
     assert [(index, dashed) for index, _, dashed in drawn.paths] == [(0, True), (1, False), (2, False)]
     assert spark(simulate(study_spec(), stop_after=0).result("st_x", "queued")) is None
+
+
+def test_transfer_lists_only_arms_with_a_recorded_rate(study: tuple[StudySpec, StudyResult]) -> None:
+    assert len(transfer_table(study[1]).rows) == 6
+    searching = simulate(study_spec(), stop_after=100).result("st_x", "running")
+    assert transfer_table(searching).rows == ()
+    assert "No target has been trained" in report_markdown(searching, study[0])
+
+
+def test_a_queued_study_says_that_it_waits() -> None:
+    found = answer(simulate(study_spec(), stop_after=0).result("st_x", "queued"))
+    assert found.headline == "No answer yet"
+    assert found.evidence.startswith("The study waits for a free driver")
