@@ -7,7 +7,7 @@ the newest checkpoint that it finds.
 from pathlib import Path
 import time
 import traceback
-from typing import Any
+from typing import Any, Literal
 
 from ray.tune import Trainable
 import torch
@@ -17,7 +17,6 @@ from mutransfer.errors import SpecError, TransientError
 from mutransfer.trial import TrialSpec
 from workers.checkpoint import Checkpoints
 from workers.data import TokenData, load, prepare
-from workers.environment import device_type
 from workers.train import Trainer
 
 #: Time between two reports; a report also ends with the trial.
@@ -34,6 +33,7 @@ class TrialJob(Value):
     checkpoints: Path
     cache: Path
     model_packages: tuple[str, ...] = ()
+    device: Literal["cpu", "cuda"] = "cpu"
     threads: int = 1
     checkpoint_seconds: float = 30.0
 
@@ -69,7 +69,7 @@ class TrialActor(Trainable):
         try:
             return self._train()
         except Exception:
-            if device_type() == "cuda":
+            if self._job.device == "cuda":
                 raise
             self._trainer = None
             return _report(done=True, error=traceback.format_exc())
@@ -125,7 +125,7 @@ class TrialActor(Trainable):
 def start_trainer(job: TrialJob, checkpoints: Checkpoints) -> Trainer:
     """Build the trainer of a job and load its newest checkpoint, if there is one."""
     torch.set_num_threads(job.threads)
-    trainer = Trainer(job.trial, _data(job), device=device_type(), model_packages=job.model_packages)
+    trainer = Trainer(job.trial, _data(job), device=job.device, model_packages=job.model_packages)
     state = checkpoints.load()
     if state is not None:
         trainer.load_state_dict(state)

@@ -60,6 +60,7 @@ class RunPlan:
             checkpoints=self.checkpoints,
             cache=self.cache,
             model_packages=self.model_packages,
+            device="cuda" if self.gpus else "cpu",
             threads=self.cpus,
             checkpoint_seconds=self.checkpoint_seconds,
         )

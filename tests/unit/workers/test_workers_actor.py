@@ -142,10 +142,8 @@ def test_a_trial_that_raises_is_reported_and_the_process_goes_on(tmp_path: Path,
     assert finish(actor).steps == 2
 
 
-def test_on_a_gpu_a_trial_that_raises_takes_its_process_along(
-    tmp_path: Path, data: DataSpec, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    actor = new_actor(job(tmp_path, data, small_trial()).replace('"data_fingerprint":"', '"data_fingerprint":"0'))
-    monkeypatch.setattr(actor_module, "device_type", lambda: "cuda")
+def test_on_a_gpu_a_trial_that_raises_takes_its_process_along(tmp_path: Path, data: DataSpec) -> None:
+    config = job(tmp_path, data, small_trial()).replace('"data_fingerprint":"', '"data_fingerprint":"0')
+    actor = new_actor(config.replace('"device":"cpu"', '"device":"cuda"'))
     with pytest.raises(SpecError):
         actor.step()
