@@ -5,6 +5,7 @@ import contextlib
 from dataclasses import dataclass, field
 import os
 from pathlib import Path
+import signal
 import subprocess
 import sys
 import time
@@ -149,6 +150,8 @@ def spawned(
     process = subprocess.Popen(
         [sys.executable, "-m", "service.cli", *arguments], env=env, cwd=cwd, text=True, stdout=stdout,
         stderr=subprocess.PIPE if stdout == subprocess.PIPE else subprocess.DEVNULL,
+        # A suite that runs in the background hands down an ignored SIGINT, and Ctrl-C would do nothing.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     try:
         yield process
