@@ -5,7 +5,7 @@ children. It ends with the driver, also when the driver is killed: the kernel te
 """
 
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 import os
 from pathlib import Path
 import shlex
@@ -20,6 +20,7 @@ import structlog
 
 from mutransfer.errors import TransientError
 from service.processes import descendants, send
+from workers.scratch import scratch
 
 START_ATTEMPTS = 5
 
@@ -39,16 +40,13 @@ def ray_session(*, address: str, cpus: int | None) -> Iterator[Path | None]:
 
     Raises TransientError when Ray does not come up, as on a machine that is busy beyond measure.
     """
-    folder = None if address else Path(tempfile.mkdtemp(prefix="mt-ray-", dir=_short_folder()))
-    options = _shared_options(address) if folder is None else _private_options(folder, cpus)
     others = frozenset(descendants(os.getpid()))
-    try:
-        _start(options, others)
-        yield folder
-    finally:
-        _end(others)
-        if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
+    with nullcontext() if address else scratch("ray", parent=_short_folder()) as folder:
+        try:
+            _start(_shared_options(address) if folder is None else _private_options(folder, cpus), others)
+            yield folder
+        finally:
+            _end(others)
 
 
 def abandon(folder: Path | None) -> None:
@@ -95,4 +93,4 @@ def _private_options(folder: Path, cpus: int | None) -> dict[str, Any]:
 
 def _short_folder() -> str:
     folder = tempfile.gettempdir()
-    return folder if len(folder) + len("/mt-ray-12345678") <= _LONGEST_TEMP_DIR else "/tmp"  # noqa: S108 - see above
+    return folder if len(folder) + len("/mt-ray-4194304-12345678") <= _LONGEST_TEMP_DIR else "/tmp"  # noqa: S108 - see above

@@ -4,14 +4,10 @@ Tune places actors and passes reports; it decides nothing and what it writes to 
 hands jobs out, `_Watch` takes what comes back.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 import logging
 import os
 from pathlib import Path
-import shutil
-import tempfile
 import time
 from typing import Any
 
@@ -28,6 +24,7 @@ from mutransfer.trial import TrialResult
 from workers.actor import TrialActor, TrialJob
 from workers.control import Control, Stopped, StopReason
 from workers.engine import Job, StudyEngine
+from workers.scratch import scratch
 
 #: What a checkpoint of all running trials may take when the driver is told to stop.
 DRAIN_SECONDS = 7.0
@@ -92,7 +89,7 @@ def run_trials(engine: StudyEngine, plan: RunPlan, control: Control) -> None:
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(limit)
     # Tune warns that it finds none of the result files that we keep it from writing.
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
-    with _scratch() as folder:
+    with scratch("tune") as folder:
         tuner = Tuner(
             tune.with_resources(TrialActor, {"cpu": plan.cpus, "gpu": plan.gpus}),
             tune_config=TuneConfig(
@@ -131,16 +128,6 @@ def _reason(trial: Any) -> str:
 
 def _trial_name(trial: Any) -> str:
     return str(trial.trial_id)
-
-
-@contextmanager
-def _scratch() -> Iterator[Path]:
-    """Where Tune may write its state; gone afterwards."""
-    folder = Path(tempfile.mkdtemp(prefix="mt-tune-"))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 class _KeepActors(FIFOScheduler):
