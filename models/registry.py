@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from models.init import initialise
+from models.llama import Llama
 from models.mlp import MLPModel
 from models.nanogpt import NanoGPT
 from mutransfer.architecture import architecture
@@ -20,7 +21,7 @@ from mutransfer.trial import TrialSpec
 
 Build = Callable[..., tuple[nn.Module, Sequence[ParameterInfo]]]
 
-FAMILIES: dict[str, Callable[..., nn.Module]] = {"nanogpt": NanoGPT, "mlp": MLPModel}
+FAMILIES: dict[str, Callable[..., nn.Module]] = {"nanogpt": NanoGPT, "llama": Llama, "mlp": MLPModel}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,6 +19,8 @@ def architecture(model: ModelSpec, *, width: int, depth: int, vocab: int) -> tup
     """
     if model.family == "nanogpt":
         return tuple(_nanogpt(model, width, depth, vocab))
+    if model.family == "llama":
+        return tuple(_llama(model, width, depth, vocab))
     if model.family == "mlp":
         return tuple(_mlp(model, width, depth, vocab))
     raise ScalingError(f"the parameters of {model.family} are known only after building it")
@@ -42,6 +44,37 @@ def _nanogpt(model: ModelSpec, width: int, depth: int, vocab: int) -> Iterator[P
     if model.norm_gain:
         yield parameter_info("final_norm.gain", ParameterRole.VECTOR, (width,))
     yield parameter_info("readout.weight", ParameterRole.READOUT, (vocab, width))
+
+
+def _llama(model: ModelSpec, width: int, depth: int, vocab: int) -> Iterator[ParameterInfo]:
+    inner, shared = swiglu_inner(model, width), width // model.queries_per_kv
+    yield parameter_info("embedding.weight", ParameterRole.EMBEDDING, (vocab, width))
+    for block in range(depth):
+        prefix = f"blocks.{block}"
+        if model.norm_gain:
+            yield parameter_info(f"{prefix}.attention_norm.gain", ParameterRole.VECTOR, (width,))
+        for side, rows in (("query", width), ("key", shared), ("value", shared)):
+            yield parameter_info(f"{prefix}.attention.{side}.weight", ParameterRole.HIDDEN, (rows, width))
+        yield parameter_info(f"{prefix}.attention.out.weight", ParameterRole.RESIDUAL_OUT, (width, width))
+        if model.norm_gain:
+            yield parameter_info(f"{prefix}.mlp_norm.gain", ParameterRole.VECTOR, (width,))
+        for side in ("gate", "up"):
+            yield parameter_info(f"{prefix}.mlp.{side}.weight", ParameterRole.HIDDEN, (inner, width))
+        yield parameter_info(f"{prefix}.mlp.down.weight", ParameterRole.RESIDUAL_OUT, (width, inner))
+    if model.norm_gain:
+        yield parameter_info("final_norm.gain", ParameterRole.VECTOR, (width,))
+    yield parameter_info("readout.weight", ParameterRole.READOUT, (vocab, width))
+
+
+def swiglu_inner(model: ModelSpec, width: int) -> int:
+    """Inner size of Llama's MLP: two thirds of `mlp_ratio * width`, since it has three matrices instead of two.
+
+    The ratio 2/3 * `mlp_ratio` is rounded up to a sixteenth, so that the inner size is proportional to width at all
+    multiples of 16. Rounding the size itself to a multiple, as Llama does, changes the shape along a ladder of small
+    widths. `mlp_ratio` 4 gives 43/16: 11,008 at width 4,096, which is Llama-2-7B's.
+    """
+    sixteenths = -(-32 * model.mlp_ratio // 3)
+    return sixteenths * width // 16
 
 
 def _mlp(model: ModelSpec, width: int, depth: int, vocab: int) -> Iterator[ParameterInfo]:

@@ -17,7 +17,8 @@ from mutransfer.algorithms import OPTIONS, Algorithm, OptimizerOptions
 from mutransfer.base import Value, digest
 from mutransfer.errors import Problem, SpecError
 
-BUILTIN_FAMILIES = ("nanogpt", "mlp")
+BUILTIN_FAMILIES = ("nanogpt", "llama", "mlp")
+DECODERS = ("nanogpt", "llama")  # built-in families with attention and residual branches
 OWN_FAMILY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 Width = Annotated[int, Field(ge=1, le=1_048_576)]
@@ -46,12 +47,18 @@ class InitSpec(Value):
 
 
 class ModelSpec(Value):
-    """The architecture, all but its width. `depth` counts blocks; exactly one of `head_dim` and `heads` is fixed."""
+    """The architecture, all but its width. `depth` counts blocks; exactly one of `head_dim` and `heads` is fixed.
+
+    Llama only: `queries_per_kv` query heads share one key and value head (1: each has its own), so that keys and
+    values are `width / queries_per_kv` wide at every width; `rope_base` is the base of RoPE's frequencies.
+    """
 
     family: str = "nanogpt"
     depth: Annotated[int, Field(ge=1, le=1000)] = 2
     head_dim: Annotated[int, Field(ge=1)] | None = None
     heads: Annotated[int, Field(ge=1)] | None = None
+    queries_per_kv: Annotated[int, Field(ge=1, le=1024)] = 1
+    rope_base: Annotated[float, Field(gt=1.0, le=1e12)] = 10_000.0
     mlp_ratio: Annotated[int, Field(ge=1, le=64)] = 4
     context: Annotated[int, Field(ge=1, le=1_048_576)] = 32
     norm: Literal["rmsnorm", "layernorm"] = "rmsnorm"
@@ -74,13 +81,24 @@ class ModelSpec(Value):
             raise _fault(
                 "family", f"unknown model family {self.family!r}: use {known} or your own package.module:build"
             )
-        if self.family == "nanogpt" and (self.head_dim is None) == (self.heads is None):
+        if self.family in DECODERS and (self.head_dim is None) == (self.heads is None):
             raise _fault("head_dim", "fix exactly one of head_dim (head size) and heads (head count)")
         if self.family == "mlp" and (self.head_dim, self.heads) != (None, None):
             raise _fault("head_dim", "an mlp has no attention: leave out head_dim and heads")
         if self.options and not self.is_own:
             raise _fault("options", "only a model of your own (package.module:build) takes options")
+        self._check_llama()
         return self
+
+    def _check_llama(self) -> None:
+        for field in ("queries_per_kv", "rope_base") if self.family != "llama" else ():
+            if getattr(self, field) != type(self).model_fields[field].default:
+                raise _fault(field, f"only the llama family has it: leave it out, or use llama, not {self.family}")
+
+    def heads_at(self, width: int) -> tuple[int, int]:
+        """(number of query heads, size of a head) of a decoder at `width`, which its fixed side must divide."""
+        heads = self.heads or width // (self.head_dim or width)
+        return heads, width // heads
 
 
 class DataSpec(Value):
@@ -348,13 +366,25 @@ class StudySpec(Value):
                 "widths", "a study over depth keeps one width: widths.proxy has one entry, widths.targets none"
             )
         if self.model.family == "mlp":
-            raise _fault("depth", "an mlp has no residual branches: depth does not transfer; use nanogpt")
+            raise _fault("depth", "an mlp has no residual branches: depth does not transfer; use nanogpt or llama")
 
     def _check_heads(self) -> None:
         fixed, field = (self.model.head_dim, "head_dim") if self.model.head_dim else (self.model.heads, "heads")
         for width in {self.widths.base, *self.widths.values} if fixed else ():
             if fixed and width % fixed:
                 raise _fault("widths", f"width {width} is not divisible by model.{field} = {fixed}")
+            if self.model.family == "llama":
+                self._check_llama_heads(width, field)
+
+    def _check_llama_heads(self, width: int, field: str) -> None:
+        (heads, head_dim), shared = self.model.heads_at(width), self.model.queries_per_kv
+        if head_dim % 2:
+            raise _fault(f"model.{field}", f"RoPE turns pairs: heads of odd size {head_dim} (width {width}) have none")
+        if heads % shared:
+            raise _fault(
+                "model.queries_per_kv",
+                f"{heads} query heads (width {width}) cannot share key and value heads in groups of {shared}",
+            )
 
     def _check_tying(self) -> None:
         if not self.model.tied:

@@ -15,6 +15,10 @@ MODELS = {
     "head count": {"head_dim": None, "heads": 2},
     "layernorm with gains": {"norm": "layernorm", "norm_gain": True},
     "qk norm": {"qk_norm": True},
+    "llama": {"family": "llama"},
+    "llama, grouped, head size": {"family": "llama", "head_dim": 4, "queries_per_kv": 2, "mlp_ratio": 3},
+    "llama, grouped, head count": {"family": "llama", "head_dim": None, "heads": 4, "queries_per_kv": 4},
+    "llama with gains": {"family": "llama", "norm_gain": True, "qk_norm": True},
     "mlp": {"family": "mlp", "head_dim": None},
 }
 

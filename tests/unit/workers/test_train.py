@@ -24,7 +24,11 @@ def _finish(trial: TrialSpec) -> tuple[Trainer, TrialResult]:
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("readout", ["zero", "inverse_width", "multiplier"])
-@pytest.mark.parametrize("model", [{}, {"head_dim": None, "heads": 2}, {"norm_gain": True}], ids=str)
+@pytest.mark.parametrize(
+    "model",
+    [{}, {"head_dim": None, "heads": 2}, {"norm_gain": True}, {"family": "llama", "queries_per_kv": 2}],
+    ids=str,
+)
 def test_mup_equals_sp_bit_for_bit_at_base_width(optimizer: str, readout: str, model: dict[str, object]) -> None:
     changes = {"model": {**model, "init": {"readout": readout}}, "train": {"weight_decay": 0.01}}
     runs = [
