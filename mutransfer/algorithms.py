@@ -1,7 +1,7 @@
 """The optimizers a study may name, and their options: data only; the algorithms themselves are in optimizers/.
 
 The controller validates options without torch, so their schemas live in the kernel. Adding an optimizer means one
-entry here, one rule in scaling.py and one file in optimizers/.
+entry here, its rule in scaling.py and updates.py, and one file in optimizers/.
 """
 
 from enum import StrEnum
@@ -12,6 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
 #: Never 0: behind a zero-initialised readout the first gradients are exactly 0, and 0 / (0 + eps) must be 0.
 Epsilon = Annotated[float, Field(gt=0.0, le=1.0)]
+Positive = Annotated[float, Field(gt=0.0)]
+Every = Annotated[int, Field(ge=1, le=100_000)]
+Side = Annotated[int, Field(ge=1, le=1_048_576)]
 
 
 class Algorithm(StrEnum):
@@ -19,13 +22,28 @@ class Algorithm(StrEnum):
 
     SGD = "sgd"
     ADAMW = "adamw"
+    ADOPT = "adopt"
+    LAMB = "lamb"
+    SOPHIA = "sophia"
+    SHAMPOO = "shampoo"
+    SOAP = "soap"
     MUON = "muon"
 
 
 class OptimizerOptions(BaseModel):
-    """Base of all options: frozen, closed, finite."""
+    """Base of all options: frozen, closed, finite.
+
+    `embedding_lr_factor` and `readout_lr_factor` multiply the learning rate of those matrices at every width.
+    `spectral_norm` rescales every matrix's update to spectral norm `sqrt(d_out / d_in)` (Q25). `scale_eps` off leaves
+    epsilons at the base model's under μP, to see what scaling them does.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    embedding_lr_factor: Positive = 1.0
+    readout_lr_factor: Positive = 1.0
+    spectral_norm: bool = False
+    scale_eps: bool = True
 
 
 class SGDOptions(OptimizerOptions):
@@ -48,6 +66,47 @@ class AdamWOptions(OptimizerOptions):
     eps: Epsilon = 1e-8
 
 
+class ADOPTOptions(OptimizerOptions):
+    """ADOPT: Adam whose second moment does not know the current gradient (arXiv 2411.02853)."""
+
+    betas: tuple[Beta, Beta] = (0.9, 0.9999)
+    eps: Epsilon = 1e-6
+
+
+class LAMBOptions(OptimizerOptions):
+    """LAMB: Adam's direction at the norm of the weights (arXiv 1904.00962); `max_ratio` clamps the trust ratio."""
+
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
+    eps: Epsilon = 1e-6
+    bias_correction: bool = True
+    max_ratio: Positive | None = None
+
+
+class Estimator(StrEnum):
+    """Where Sophia's diagonal curvature comes from."""
+
+    GNB = "gnb"  # Gauss-Newton-Bartlett: squared gradients on labels sampled from the model
+    HUTCHINSON = "hutchinson"  # z * Hz with random signs z
+
+
+class SophiaOptions(OptimizerOptions):
+    """Sophia: momentum over curvature, each entry clipped to ±1 (arXiv 2305.14342); curvature every `every` steps."""
+
+    betas: tuple[Beta, Beta] = (0.965, 0.99)
+    rho: Positive = 0.05
+    eps: Epsilon = 1e-15
+    estimator: Estimator = Estimator.GNB
+    every: Every = 10
+
+
+class SplitOptions(OptimizerOptions):
+    """Base of the matrix optimizers: embeddings, readout and vectors run AdamW at `base LR x adamw_lr_factor`."""
+
+    adamw_lr_factor: Positive = 1.0
+    adamw_betas: tuple[Beta, Beta] = (0.9, 0.95)
+    adamw_eps: Epsilon = 1e-8
+
+
 class MuonScale(StrEnum):
     """The shape factor a Muon update carries after orthogonalisation."""
 
@@ -57,21 +116,102 @@ class MuonScale(StrEnum):
     RMS = "rms"  # 0.2 * sqrt(max(d_out, d_in)): matches AdamW's RMS, grows with width, undone by the rule
 
 
-class MuonOptions(OptimizerOptions):
-    """Muon on hidden matrices, AdamW at `base LR x adamw_lr_factor` on embeddings, readout and vectors."""
+class Coefficients(StrEnum):
+    """The polynomials that drive singular values to 1."""
+
+    QUINTIC = "quintic"  # Jordan's Newton-Schulz quintic, the same at every step
+    POLAR_EXPRESS = "polar_express"  # five quintics, each optimal for what the one before left
+
+
+class MuonOptions(SplitOptions):
+    """Muon on hidden matrices, AdamW on the rest."""
 
     momentum: Beta = 0.95
     nesterov: bool = True
     scale: MuonScale = MuonScale.SPECTRAL
+    coefficients: Coefficients = Coefficients.QUINTIC
     newton_schulz_steps: Annotated[int, Field(ge=1, le=20)] = 5
     eps: Epsilon = 1e-7
-    adamw_lr_factor: Annotated[float, Field(gt=0.0)] = 0.1
-    adamw_betas: tuple[Beta, Beta] = (0.9, 0.95)
-    adamw_eps: Epsilon = 1e-8
+    adamw_lr_factor: Positive = 0.1
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.coefficients is Coefficients.POLAR_EXPRESS and self.newton_schulz_steps > 5:
+            raise ValueError("polar_express has five polynomials: newton_schulz_steps is at most 5")
+        return self
+
+
+class PreconditionedOptions(SplitOptions):
+    """What Shampoo and SOAP share: which sides are preconditioned, in what blocks, and how often they are refreshed.
+
+    A side is active while its dimension is at most `max_preconditioner_dim`. `block_size` cuts matrices into blocks
+    with preconditioners of their own; `stagger` spreads refreshes over the steps between them.
+    """
+
+    max_preconditioner_dim: Side = 8192
+    block_size: Side | None = None
+    every: Every = 10
+    stagger: bool = True
+
+
+class Statistics(StrEnum):
+    """How Shampoo gathers its second moments."""
+
+    EMA = "ema"  # exponential moving average, bias-corrected
+    SUM = "sum"  # sum over all steps, as first published
+
+
+class EpsMode(StrEnum):
+    """What Shampoo's epsilon is added to the statistics as."""
+
+    ABSOLUTE = "absolute"
+    RELATIVE = "relative"  # times the largest eigenvalue: needs no scaling
+
+
+class Graft(StrEnum):
+    """Whose update norm Shampoo's direction is given."""
+
+    NONE = "none"
+    ADAM = "adam"
+    SGD = "sgd"
+
+
+class ShampooOptions(PreconditionedOptions):
+    """Shampoo (arXiv 1802.09568): `L^-e G R^-e`, `e` a side; grafting takes the norm from another optimizer."""
+
+    momentum: Beta = 0.9
+    beta2: Beta = 0.99
+    statistics: Statistics = Statistics.EMA
+    exponent: Annotated[float, Field(gt=0.0, le=1.0)] = 0.25
+    eps: Epsilon = 1e-6
+    eps_mode: EpsMode = EpsMode.RELATIVE
+    graft: Graft = Graft.NONE
+    graft_betas: tuple[Beta, Beta] = (0.9, 0.99)
+    graft_eps: Epsilon = 1e-8
+    adamw_lr_factor: Positive = 0.1
+
+
+class SOAPOptions(PreconditionedOptions):
+    """SOAP (arXiv 2409.11321): Adam in the eigenbasis of Shampoo's statistics."""
+
+    betas: tuple[Beta, Beta] = (0.95, 0.95)
+    shampoo_beta: Beta = 0.95
+    eps: Epsilon = 1e-8
 
 
 OPTIONS: dict[Algorithm, type[OptimizerOptions]] = {
     Algorithm.SGD: SGDOptions,
     Algorithm.ADAMW: AdamWOptions,
+    Algorithm.ADOPT: ADOPTOptions,
+    Algorithm.LAMB: LAMBOptions,
+    Algorithm.SOPHIA: SophiaOptions,
+    Algorithm.SHAMPOO: ShampooOptions,
+    Algorithm.SOAP: SOAPOptions,
     Algorithm.MUON: MuonOptions,
 }
+
+#: What starts from the first gradient (ADOPT's v, SOAP's basis) or from the weights' norm (LAMB) must not meet zeros:
+#: behind a zero readout every other gradient of the first step is exactly 0.
+NEEDS_NONZERO_READOUT = frozenset({Algorithm.ADOPT, Algorithm.LAMB, Algorithm.SOAP})
+#: Algorithms whose published rule a measurement disputes; they have a `derived` variant besides.
+DISPUTED = frozenset({Algorithm.LAMB, Algorithm.SOAP})

@@ -3,18 +3,20 @@
 The trainer, the recipe and the audit all read the same `ModelScaling`, so they cannot disagree.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
+from typing import Any
 
 from mutransfer import scaling
-from mutransfer.algorithms import AdamWOptions, Algorithm, MuonOptions, MuonScale, SGDOptions
+from mutransfer.algorithms import Algorithm
 from mutransfer.architecture import architecture, parameter_count
 from mutransfer.errors import ScalingError
 from mutransfer.roles import ParameterInfo, ParameterRole
 from mutransfer.scaling import Growth
-from mutransfer.spec import InitSpec, Parametrization, ReadoutInit
+from mutransfer.spec import Parametrization, ReadoutInit
 from mutransfer.trial import TrialSpec
+from mutransfer.updates import Site, update
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,19 +33,26 @@ class ParameterScaling:
     """Every number that one parameter trains with. `lr_multiplier` is 1 at base; `lr_factor` is the arm's option.
 
     The peak learning rate is `base LR * lr_factor * lr_multiplier`; `weight_decay` is the fraction taken off a step
-    at the peak of the schedule, whatever the learning rate; `eps` is absolute.
+    at the peak of the schedule, whatever the learning rate; `options` are the torch group's others, scaled (`eps` is
+    absolute); `norm` is what the update is rescaled to (nothing, `spectral` or `rms`).
     """
 
     info: ParameterInfo
     algorithm: Algorithm
     lr_factor: float
     lr_multiplier: float
-    eps: float
+    options: Mapping[str, Any]
+    norm: str
     weight_decay: float
     clip_weight: float
     init_std: float
     forward_multiplier: float
     source: str
+
+    @property
+    def eps(self) -> float:
+        """The algorithm's epsilon, 0 where it has none."""
+        return float(self.options.get("eps", 0.0))
 
     def lr(self, base_lr: float) -> float:
         """Peak learning rate at the base learning rate `base_lr`."""
@@ -67,7 +76,7 @@ def forward_scaling(trial: TrialSpec) -> ForwardScaling:
     """The forward multipliers of a trial's model: SP keeps `1/sqrt(d_head)` and ones."""
     mup = trial.arm.parametrization is Parametrization.MUP
     r_width = trial.width / trial.base_width
-    multiplied = mup and trial.model.init.readout is ReadoutInit.MULTIPLIER
+    multiplied = mup and trial.readout_init is ReadoutInit.MULTIPLIER
     return ForwardScaling(
         attention_scale=_attention_scale(trial, mup),
         residual_multiplier=scaling.residual_multiplier(_n(trial), trial.model.residual_alpha) if mup else 1.0,
@@ -122,66 +131,24 @@ def _growth(trial: TrialSpec, info: ParameterInfo, base: ParameterInfo) -> Growt
 def _scale(trial: TrialSpec, info: ParameterInfo, base: ParameterInfo, forward: ForwardScaling) -> ParameterScaling:
     growth = _growth(trial, info, base)
     multiplier = forward.readout_multiplier if info.role is ParameterRole.READOUT else 1.0
-    update = _update_rule(trial, info, base, growth)
+    std, base_std = _init_std(trial, info, base), _init_std(trial, base, base)
+    site = Site(
+        arm=trial.arm, info=info, base=base, growth=growth, multiplier=multiplier,
+        r_std=multiplier * std / base_std if base_std and trial.arm.parametrization is Parametrization.MUP else 1.0,
+    )  # fmt: skip
+    found = update(site)
     return ParameterScaling(
         info=info,
-        algorithm=update.algorithm,
-        lr_factor=update.lr_factor,
-        lr_multiplier=update.lr_multiplier * scaling.lr_under_multiplier(update.algorithm, multiplier),
-        eps=update.eps * multiplier,
+        algorithm=found.algorithm,
+        lr_factor=found.lr_factor,
+        lr_multiplier=found.lr_multiplier,
+        options=found.options,
+        norm=found.norm,
         weight_decay=_weight_decay(trial, info),
         clip_weight=scaling.clip_weight(growth) / multiplier,
-        init_std=_init_std(trial, info, base),
+        init_std=std,
         forward_multiplier=multiplier,
-        source=update.source if trial.arm.parametrization is Parametrization.MUP else "SP: unscaled",
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Update:
-    algorithm: Algorithm
-    lr_multiplier: float
-    eps: float
-    lr_factor: float = 1.0
-    source: str
-
-
-def _update_rule(trial: TrialSpec, info: ParameterInfo, base: ParameterInfo, growth: Growth) -> _Update:
-    options = trial.arm.resolved_options()
-    match options:
-        case AdamWOptions():
-            return _adamw(growth, options.eps)
-        case SGDOptions():
-            return _Update(
-                algorithm=Algorithm.SGD, lr_multiplier=scaling.sgd_lr(growth), eps=0.0, source="Q25: N * r_out / r_in"
-            )
-        case MuonOptions() if info.role.is_hidden:
-            return _muon(trial, info, base, growth, options)
-        case MuonOptions():
-            return _adamw(growth, options.adamw_eps, lr_factor=options.adamw_lr_factor)
-    raise ScalingError(f"no learning-rate rule for optimizer {trial.arm.optimizer}")
-
-
-def _adamw(growth: Growth, eps: float, *, lr_factor: float = 1.0) -> _Update:
-    return _Update(
-        algorithm=Algorithm.ADAMW, lr_multiplier=scaling.adam_like_lr(growth), lr_factor=lr_factor,
-        eps=eps * scaling.adam_like_eps(growth), source="G26: 1 / r_in",
-    )  # fmt: skip
-
-
-def _muon(trial: TrialSpec, info: ParameterInfo, base: ParameterInfo, growth: Growth, options: MuonOptions) -> _Update:
-    carried = 1.0
-    if trial.arm.parametrization is Parametrization.MUP:
-        grown = scaling.muon_factor(options.scale, info.d_out, info.d_in)
-        carried = grown / scaling.muon_factor(options.scale, base.d_out, base.d_in)
-    source = "Q25: sqrt(r_out / r_in)"
-    if options.scale is not MuonScale.NONE:
-        source += f", less the growth of the {options.scale.value} shape factor"
-    return _Update(
-        algorithm=Algorithm.MUON,
-        lr_multiplier=scaling.muon_lr(growth, carried=carried),
-        eps=options.eps * scaling.muon_eps(growth),
-        source=source,
+        source=found.source,
     )
 
 
@@ -205,16 +172,16 @@ def _init_std(trial: TrialSpec, info: ParameterInfo, base: ParameterInfo) -> flo
         case ParameterRole.HIDDEN | ParameterRole.RESIDUAL_OUT:
             return scaling.hidden_std(info.d_in)
         case ParameterRole.READOUT:
-            return _readout_std(trial, init, info, base)
+            return _readout_std(trial, info, base)
         case ParameterRole.VECTOR:
             return 0.0  # gains start at 1, biases at 0: no noise on either
 
 
-def _readout_std(trial: TrialSpec, init: InitSpec, info: ParameterInfo, base: ParameterInfo) -> float:
-    if init.readout is ReadoutInit.ZERO:
+def _readout_std(trial: TrialSpec, info: ParameterInfo, base: ParameterInfo) -> float:
+    if trial.readout_init is ReadoutInit.ZERO:
         return 0.0
     if trial.arm.parametrization is Parametrization.SP:
         return 1.0 / sqrt(info.d_in)
-    if init.readout is ReadoutInit.MULTIPLIER:
+    if trial.readout_init is ReadoutInit.MULTIPLIER:
         return 1.0 / sqrt(base.d_in)
     return scaling.readout_std(info.d_in, base.d_in)

@@ -7,7 +7,7 @@ its largest proxy. A recipe always says first whether that rate was found to tra
 from collections.abc import Iterable
 from typing import Any, Literal
 
-from mutransfer.algorithms import AdamWOptions, Algorithm, MuonOptions, SGDOptions
+from mutransfer.algorithms import Algorithm
 from mutransfer.architecture import at_width
 from mutransfer.base import Value
 from mutransfer.drift import doublings, widened
@@ -51,6 +51,7 @@ class RecipeGroup(Value):
     clip_weight: float
     init_std: float
     forward_multiplier: float
+    norm: str = ""
     options: dict[str, Any]
     source: str
 
@@ -256,8 +257,8 @@ def _groups(scaled: ModelScaling, trial: TrialSpec) -> Iterable[RecipeGroup]:
     first: dict[tuple[Any, ...], ParameterScaling] = {}
     for p in scaled.parameters:
         key = (
-            p.info.role, p.info.shape, p.algorithm, p.lr_factor, p.lr_multiplier, p.eps, p.weight_decay, p.clip_weight,
-            p.init_std, p.forward_multiplier,
+            p.info.role, p.info.shape, p.algorithm, p.lr_factor, p.lr_multiplier, tuple(p.options.items()), p.norm,
+            p.weight_decay, p.clip_weight, p.init_std, p.forward_multiplier,
         )  # fmt: skip
         rows.setdefault(key, []).append(p.info.name)
         first.setdefault(key, p)
@@ -281,29 +282,10 @@ def _row(scaled: ParameterScaling, names: tuple[str, ...], trial: TrialSpec) -> 
         clip_weight=scaled.clip_weight,
         init_std=scaled.init_std,
         forward_multiplier=scaled.forward_multiplier,
-        options=_options(scaled.algorithm, trial),
+        norm=scaled.norm,
+        options={name: value for name, value in scaled.options.items() if name != "eps"},
         source=scaled.source,
     )
-
-
-def _options(algorithm: Algorithm, trial: TrialSpec) -> dict[str, Any]:
-    """The algorithm's options besides lr, eps and decay, as its torch groups name them."""
-    options = trial.arm.resolved_options()
-    match algorithm, options:
-        case Algorithm.ADAMW, AdamWOptions():
-            return {"betas": options.betas}
-        case Algorithm.ADAMW, MuonOptions():
-            return {"betas": options.adamw_betas}
-        case Algorithm.SGD, SGDOptions():
-            return {"momentum": options.momentum, "nesterov": options.nesterov}
-        case Algorithm.MUON, MuonOptions():
-            return {
-                "momentum": options.momentum,
-                "nesterov": options.nesterov,
-                "scale": options.scale.value,
-                "newton_schulz_steps": options.newton_schulz_steps,
-            }
-    raise ScalingError(f"{trial.arm.optimizer} does not train by {algorithm}")
 
 
 def _conditions(spec: StudySpec, facts: StudyFacts, scaled: ModelScaling, depth: int) -> Conditions:

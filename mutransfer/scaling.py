@@ -13,6 +13,7 @@ Sources: G26 = arXiv 2602.20937, Q25 = arXiv 2512.05620. The numbers are shared/
 """
 
 from dataclasses import dataclass
+from enum import StrEnum
 import math
 from math import sqrt
 
@@ -21,12 +22,26 @@ from mutransfer.algorithms import Algorithm, MuonScale
 
 @dataclass(frozen=True, kw_only=True)
 class Growth:
-    """How one parameter has grown since the base model; `alpha` is the exponent of the residual branch multiplier."""
+    """How one parameter has grown since the base model; `alpha` is the exponent of the residual branch multiplier.
+
+    `b_in` and `b_out` are the numbers of preconditioner blocks along each side, relative to the base model's.
+    """
 
     r_in: float = 1.0
     r_out: float = 1.0
     n: float = 1.0
     alpha: float = 1.0
+    b_in: float = 1.0
+    b_out: float = 1.0
+
+
+class Sides(StrEnum):
+    """Which sides of a matrix Shampoo or SOAP precondition."""
+
+    BOTH = "both"
+    INPUT = "input"
+    OUTPUT = "output"
+    NEITHER = "neither"
 
 
 def from_update_law(a: float, b: float, growth: Growth) -> float:
@@ -65,6 +80,59 @@ def muon_factor(scale: MuonScale, d_out: int, d_in: int) -> float:
             return 0.2 * sqrt(max(d_out, d_in))
 
 
+def shampoo_lr(growth: Growth, total_exponent: float) -> float:
+    """Shampoo without grafting: `N^(1-2E) (r_out/r_in)^(1-E) (b_in b_out)^-E` (Q25).
+
+    `total_exponent` is E, the exponent `e` summed over the active sides: the update is about `G^(1-2E)`, and E = 1/2
+    makes it orthogonal, as Muon's.
+    """
+    e, a = total_exponent, growth.alpha
+    depth = math.pow(growth.n, a - 1.0 + a * (1.0 - 2.0 * e))
+    return depth * math.pow(growth.r_out / growth.r_in, 1.0 - e) * math.pow(growth.b_in * growth.b_out, -e)
+
+
+def soap_lr(growth: Growth, sides: Sides) -> float:
+    """SOAP as published (Q25): the update is taken to be orthogonal over the preconditioned sides."""
+    depth = math.pow(growth.n, growth.alpha - 1.0)
+    match sides:
+        case Sides.BOTH:
+            return depth * sqrt(growth.r_out / growth.r_in) / sqrt(growth.b_in * growth.b_out)
+        case Sides.INPUT:
+            return depth / sqrt(growth.r_in * growth.b_in)
+        case Sides.OUTPUT:
+            return depth * sqrt(growth.r_out / growth.b_out) / growth.r_in
+        case Sides.NEITHER:
+            return adam_like_lr(growth)
+
+
+def soap_derived_lr(growth: Growth) -> float:
+    """SOAP as measured here (docs/findings.md): `||U||_2` grows as `(d_out d_in)^(1/4)`, not as a constant.
+
+    In the eigenbasis most entries are noise that Adam normalises to order 1 each; such a matrix has the spectral norm
+    of one with random signs, `sqrt(d_out) + sqrt(d_in)`.
+    """
+    return math.pow(growth.n, growth.alpha - 1.0) * from_update_law(0.25, 0.25, growth)
+
+
+def lamb_lr(growth: Growth) -> float:
+    """LAMB as published: 1 (G26). The trust ratio is taken to carry the shape."""
+    return math.pow(growth.n, growth.alpha - 1.0)
+
+
+def lamb_derived_lr(growth: Growth, *, r_std: float) -> float:
+    """LAMB from its update law: `1 / (r_std r_in)`, with `r_std` the growth of the initial standard deviation.
+
+    The trust ratio gives `||dW||_F = lr ||W||_F = lr std sqrt(d_in d_out)`, and for an update of low rank the
+    Frobenius norm is the spectral norm: hidden `r_in^(-1/2)`, embedding and readout (std as 1/d_in) 1.
+    """
+    return math.pow(growth.n, growth.alpha - 1.0) / (r_std * growth.r_in)
+
+
+def normalised_lr(growth: Growth) -> float:
+    """Any optimizer whose update is rescaled to spectral norm `sqrt(d_out / d_in)`: 1 (Q25)."""
+    return math.pow(growth.n, growth.alpha - 1.0)
+
+
 # --- epsilon, clipping, decay ----------------------------------------------------------------------------------------
 
 
@@ -76,6 +144,31 @@ def adam_like_eps(growth: Growth) -> float:
 def muon_eps(growth: Growth) -> float:
     """Muon's normalising epsilon: `sqrt(r_in / r_out) / n` (Q25): it follows the gradient's norm."""
     return sqrt(growth.r_in / growth.r_out) / math.pow(growth.n, growth.alpha)
+
+
+def shampoo_eps(growth: Growth) -> float:
+    """Shampoo's absolute epsilon: `(r_in/r_out) / (N^2 b_in b_out)` (Q25): it follows the eigenvalues of `G G^T`."""
+    grown = math.pow(growth.n, 2.0 * growth.alpha) * growth.b_in * growth.b_out
+    return growth.r_in / growth.r_out / grown
+
+
+def soap_eps(growth: Growth, sides: Sides) -> float:
+    """SOAP's epsilon in the rotated basis (Q25): it follows the entries of `Q_L^T G Q_R`."""
+    depth = math.pow(growth.n, growth.alpha)
+    match sides:
+        case Sides.BOTH:
+            return sqrt(growth.r_in / (growth.r_out * growth.b_in * growth.b_out)) / depth
+        case Sides.INPUT:
+            return sqrt(growth.r_in / growth.b_in) / growth.r_out / depth
+        case Sides.OUTPUT:
+            return 1.0 / sqrt(growth.r_out * growth.b_out) / depth
+        case Sides.NEITHER:
+            return adam_like_eps(growth)
+
+
+def sophia_rho(growth: Growth) -> float:
+    """Sophia's rho: `r_out * N`, so that the same share of entries is clipped at every width."""
+    return growth.r_out * math.pow(growth.n, growth.alpha)
 
 
 def clip_weight(growth: Growth) -> float:
@@ -99,9 +192,16 @@ def lr_under_multiplier(algorithm: Algorithm, multiplier: float) -> float:
     """Factor on the LR of a matrix that is multiplied by `multiplier` in the forward pass.
 
     Its effective update is `c * dW` and its gradient is scaled by `c`: `1/c` when the update does not see the scale
-    of the gradient (Adam-like, Muon), `1/c**2` for SGD.
+    of the gradient (Adam-like, Muon), `1/c**2` for SGD. LAMB's update follows the norm of the weights, which such a
+    matrix has `1/c` times larger: 1.
     """
-    return math.pow(multiplier, -2.0) if algorithm is Algorithm.SGD else 1.0 / multiplier
+    match algorithm:
+        case Algorithm.SGD:
+            return math.pow(multiplier, -2.0)
+        case Algorithm.LAMB:
+            return 1.0
+        case _:
+            return 1.0 / multiplier
 
 
 def attention_scale(*, d_head: int, d_head_base: int) -> float:

@@ -87,27 +87,56 @@ def _settings(row: RecipeGroup) -> dict[str, Any]:
     settings = {"algorithm": row.algorithm.value, "lr": row.lr, "weight_decay": row.torch_weight_decay, **options}
     if row.algorithm is not Algorithm.SGD:
         settings["eps"] = row.eps
+    if row.norm:
+        settings["norm"] = row.norm
     return settings
+
+
+#: Import line and constructor of each algorithm.
+_CLASSES = {
+    Algorithm.ADAMW: ("torch", "torch.optim.AdamW({}, fused=True)"),
+    Algorithm.SGD: ("torch", "torch.optim.SGD({}, fused=True)"),
+    Algorithm.ADOPT: ("from optimizers.adopt import ADOPT", "ADOPT({})"),
+    Algorithm.LAMB: ("from optimizers.lamb import LAMB", "LAMB({})"),
+    Algorithm.SOPHIA: ("from optimizers.sophia import Sophia", "Sophia({})"),
+    Algorithm.SHAMPOO: ("from optimizers.shampoo import Shampoo", "Shampoo({})"),
+    Algorithm.SOAP: ("from optimizers.soap import SOAP", "SOAP({})"),
+    Algorithm.MUON: ("from optimizers.muon import Muon", "Muon({})"),
+}
+_NORMALISED = "from optimizers.spectral import SpectrallyNormalised"
 
 
 def _construction(groups: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
     """The imports, and the last lines of build_optimizer."""
-    order = list(dict.fromkeys(Algorithm(group["algorithm"]) for group in groups))
-    decays = any(group["weight_decay"] for group in groups)
-    classes = {Algorithm.ADAMW: ("torch", "torch.optim.AdamW({}, fused=True)")}
-    classes[Algorithm.MUON] = ("from optimizers.muon import Muon", "Muon({})")
-    classes[Algorithm.SGD] = ("torch", "torch.optim.SGD({}, fused=True)")
-    if decays:
+    classes = dict(_CLASSES)
+    if any(group["weight_decay"] for group in groups):
         # torch's SGD decays through the gradient; the study's decay is on the weights.
         classes[Algorithm.SGD] = ("from optimizers.sgd import SGD", "SGD({}, fused=True)")
-    needed = [classes[algorithm][0] for algorithm in order]
-    lines = ["import torch"] if "torch" in needed else []
-    ours = sorted(line for line in needed if line != "torch")
-    if len(order) == 1:
-        return "\n".join([*lines, *ours]), "return " + classes[order[0]][1].format("groups")
-    parts = [classes[a][1].format(f'[group for group in groups if group["algorithm"] == "{a.value}"]') for a in order]
-    imports = [*lines, *([""] if lines else []), "from optimizers.composite import Composite", *ours]
-    return "\n".join(imports), "return Composite([\n        " + ",\n        ".join(parts) + ",\n    ])"
+    children = list(dict.fromkeys((Algorithm(group["algorithm"]), "norm" in group) for group in groups))
+    needed = {classes[algorithm][0] for algorithm, _ in children}
+    needed |= {_NORMALISED} if any(normalised for _, normalised in children) else set()
+    needed |= {"from optimizers.composite import Composite"} if len(children) > 1 else set()
+    torch_import = ["import torch"] if "torch" in needed else []
+    ours = sorted(needed - {"torch"})
+    imports = "\n".join([*torch_import, *([""] if torch_import and ours else []), *ours])
+    if len(children) == 1:
+        return imports, "return " + _child(classes, *children[0], "groups")
+    parts = [_child(classes, a, normalised, _members(a, normalised, children)) for a, normalised in children]
+    return imports, "return Composite([\n        " + ",\n        ".join(parts) + ",\n    ])"
+
+
+def _child(
+    classes: Mapping[Algorithm, tuple[str, str]], algorithm: Algorithm, normalised: bool, groups: str
+) -> str:  # fmt: skip
+    built = classes[algorithm][1].format(groups)
+    return f"SpectrallyNormalised({built})" if normalised else built
+
+
+def _members(algorithm: Algorithm, normalised: bool, children: Sequence[tuple[Algorithm, bool]]) -> str:
+    condition = f'group["algorithm"] == "{algorithm.value}"'
+    if (algorithm, not normalised) in children:
+        condition += ' and "norm" in group' if normalised else ' and "norm" not in group'
+    return f"[group for group in groups if {condition}]"
 
 
 def _by_name(recipe: Recipe, field: str) -> str:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
-from mutransfer.algorithms import OPTIONS, Algorithm, OptimizerOptions
+from mutransfer.algorithms import DISPUTED, NEEDS_NONZERO_READOUT, OPTIONS, Algorithm, OptimizerOptions
 from mutransfer.base import Value, digest
 from mutransfer.errors import Problem, SpecError
 
@@ -33,6 +33,7 @@ def _fault(field: str, message: str) -> PydanticCustomError:
 class ReadoutInit(StrEnum):
     """How the readout starts (scaling-rules.md, Initialisation)."""
 
+    AUTO = "auto"  # ZERO, but INVERSE_WIDTH for optimizers that cannot start behind a zero matrix
     ZERO = "zero"  # (a) W = 0
     INVERSE_WIDTH = "inverse_width"  # (b) std sqrt(d_in_base) / d_in under μP, 1/sqrt(d_in) under SP
     MULTIPLIER = "multiplier"  # (c) constant std 1/sqrt(d_in_base), forward multiplier 1/r_in; SP as in (b)
@@ -43,7 +44,7 @@ class InitSpec(Value):
 
     embedding_std: Annotated[float, Field(gt=0.0)] = 1.0
     residual_out: Literal["fan_in", "zero"] = "fan_in"
-    readout: ReadoutInit = ReadoutInit.ZERO
+    readout: ReadoutInit = ReadoutInit.AUTO
 
 
 class ModelSpec(Value):
@@ -212,6 +213,13 @@ class Parametrization(StrEnum):
     MUP = "mup"
 
 
+class Rule(StrEnum):
+    """Which learning-rate rule an arm follows under μP."""
+
+    PUBLISHED = "published"  # G26, Q25
+    DERIVED = "derived"  # from the measured update law, where that disputes the published one
+
+
 def _known_optimizer(value: Any) -> Any:
     known = ", ".join(OPTIONS)
     if value not in list(Algorithm):
@@ -226,7 +234,7 @@ class ArmSpec(Value):
     parametrization: Parametrization = Parametrization.MUP
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")] = ""
     options: dict[str, Any] = {}
-    rule: Literal["published"] = "published"
+    rule: Rule = Rule.PUBLISHED
 
     @model_validator(mode="before")
     @classmethod
@@ -246,9 +254,22 @@ class ArmSpec(Value):
             raise _fault(path, f"{first['msg']} ({self.optimizer} takes {known})") from None
         return self
 
+    @model_validator(mode="after")
+    def _check_rule(self) -> Self:
+        if self.rule is Rule.DERIVED and self.optimizer not in DISPUTED:
+            known = ", ".join(sorted(DISPUTED))
+            raise _fault("rule", f"{self.optimizer} has no derived rule beside the published one (only {known} have)")
+        return self
+
     def resolved_options(self) -> OptimizerOptions:
         """The options with all defaults filled in."""
         return OPTIONS[self.optimizer].model_validate(self.options)
+
+    def readout_init(self, init: InitSpec) -> ReadoutInit:
+        """How this arm's readout starts: what the study says, or by what its optimizer can start from."""
+        if init.readout is not ReadoutInit.AUTO:
+            return init.readout
+        return ReadoutInit.INVERSE_WIDTH if self.optimizer in NEEDS_NONZERO_READOUT else ReadoutInit.ZERO
 
 
 class LrGrid(Value):
@@ -350,6 +371,7 @@ class StudySpec(Value):
         self._check_axis()
         self._check_heads()
         self._check_tying()
+        self._check_zeros()
         return self
 
     def _check_names(self) -> None:
@@ -397,6 +419,16 @@ class StudySpec(Value):
                     "need the embedding's learning rate and the readout's at once; set model.tied to false",
                 )
         raise _fault("model.tied", "tied embeddings are not supported")
+
+    def _check_zeros(self) -> None:
+        """LAMB multiplies by the norm of the weights: a matrix of zeros gets ratio 1 once and then no scale at all."""
+        if not any(arm.optimizer is Algorithm.LAMB for arm in self.arms):
+            return
+        why = "lamb's step is proportional to the weights' norm, so it cannot train a matrix that starts at zero: set"
+        if self.model.init.readout is ReadoutInit.ZERO:
+            raise _fault("model.init.readout", f"{why} auto or inverse_width")
+        if self.model.init.residual_out == "zero":
+            raise _fault("model.init.residual_out", f"{why} fan_in")
 
     @property
     def axis_name(self) -> Literal["width", "depth"]:

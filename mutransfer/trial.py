@@ -6,7 +6,17 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from mutransfer.base import Value, digest
-from mutransfer.spec import ArmSpec, DataSpec, EvalSpec, ModelSpec, Parametrization, StudySpec, TrainSpec
+from mutransfer.spec import (
+    ArmSpec,
+    DataSpec,
+    EvalSpec,
+    ModelSpec,
+    Parametrization,
+    ReadoutInit,
+    Rule,
+    StudySpec,
+    TrainSpec,
+)
 
 
 class TrialSpec(Value):
@@ -33,6 +43,11 @@ class TrialSpec(Value):
         """The base learning rate, dimensionless."""
         return float(2.0**self.lr_octaves)
 
+    @property
+    def readout_init(self) -> ReadoutInit:
+        """How the readout of this trial starts; never AUTO."""
+        return self.arm.readout_init(self.model.init)
+
 
 class Environment(Value):
     """What else a result depends on. `nonce` makes runs unique on purpose (nightly fire time, `--fresh`)."""
@@ -57,9 +72,10 @@ def trial_key(trial: TrialSpec, environment: Environment) -> str:
     document["arm"] = {
         "optimizer": trial.arm.optimizer.value,
         "parametrization": Parametrization.SP.value if is_sp else Parametrization.MUP.value,
-        "rule": trial.arm.rule,
+        "rule": Rule.PUBLISHED.value if is_sp else trial.arm.rule.value,
         "options": trial.arm.resolved_options().model_dump(mode="json"),
     }
+    document["model"]["init"]["readout"] = trial.readout_init.value
     if is_sp:
         del document["base_width"], document["base_depth"]
     document["lr_octaves"] = f"{trial.lr_octaves:.4f}"

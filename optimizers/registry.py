@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from mutransfer.algorithms import AdamWOptions, Algorithm, MuonOptions, SGDOptions
+from mutransfer.algorithms import Algorithm
 from mutransfer.errors import ScalingError
 from mutransfer.parametrize import ModelScaling, ParameterScaling
 from mutransfer.trial import TrialSpec
@@ -62,28 +62,9 @@ def _settings(scaled: ParameterScaling, trial: TrialSpec) -> Group:
         "algorithm": scaled.algorithm.value,
         "lr": lr,
         "weight_decay": scaled.weight_decay / lr,
-        **_options(scaled, trial),
+        **scaled.options,
+        **({"norm": scaled.norm} if scaled.norm else {}),
     }
-
-
-def _options(scaled: ParameterScaling, trial: TrialSpec) -> Group:
-    options = trial.arm.resolved_options()
-    match scaled.algorithm, options:
-        case Algorithm.ADAMW, AdamWOptions():
-            return {"betas": options.betas, "eps": scaled.eps}
-        case Algorithm.ADAMW, MuonOptions():
-            return {"betas": options.adamw_betas, "eps": scaled.eps}
-        case Algorithm.SGD, SGDOptions():
-            return {"momentum": options.momentum, "nesterov": options.nesterov}
-        case Algorithm.MUON, MuonOptions():
-            return {
-                "momentum": options.momentum,
-                "nesterov": options.nesterov,
-                "scale": options.scale.value,
-                "newton_schulz_steps": options.newton_schulz_steps,
-                "eps": scaled.eps,
-            }
-    raise ScalingError(f"{trial.arm.optimizer} cannot train {scaled.info.name} by {scaled.algorithm}")
 
 
 def _adamw(groups: list[Group]) -> Optimizer:

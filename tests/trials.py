@@ -37,10 +37,10 @@ def small_study(**changes: Any) -> StudySpec:
 
 def small_trial(
     *, optimizer: str = "adamw", parametrization: str = "mup", options: Mapping[str, Any] | None = None,
-    width: int = 16, lr_octaves: float = -6.0, seed: int = 0, **changes: Any,
+    rule: str = "published", width: int = 16, lr_octaves: float = -6.0, seed: int = 0, **changes: Any,
 ) -> TrialSpec:  # fmt: skip
     """One trial of the small study; `changes` go to the study."""
-    arm = {"optimizer": optimizer, "parametrization": parametrization, "options": dict(options or {})}
+    arm = {"optimizer": optimizer, "parametrization": parametrization, "options": dict(options or {}), "rule": rule}
     study = small_study(**{**changes, "arms": [arm]})
     return trial_spec(study, study.arms[0], width, lr_octaves, seed)
 

@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 
+from mutransfer.algorithms import Algorithm
+from mutransfer.errors import ScalingError
 from mutransfer.parametrize import ModelScaling, ParameterScaling, model_scaling
 from mutransfer.trial import TrialSpec
 from tests.trials import small_trial
@@ -14,6 +16,14 @@ OPTIMIZERS: list[tuple[str, dict[str, Any]]] = [
     ("adamw", {}),
     ("sgd", {}),
     *(("muon", {"scale": scale}) for scale in ("none", "spectral", "original", "rms")),
+    ("adopt", {}),
+    ("lamb", {}),
+    ("sophia", {}),
+    *(("shampoo", {"graft": graft, "eps_mode": "absolute"}) for graft in ("none", "adam", "sgd")),
+    ("shampoo", {"block_size": 24, "exponent": 0.5, "max_preconditioner_dim": 64}),
+    ("soap", {}),
+    ("soap", {"block_size": 24, "max_preconditioner_dim": 64}),
+    ("adamw", {"spectral_norm": True, "embedding_lr_factor": 3.0}),
 ]
 READOUTS = ("zero", "inverse_width", "multiplier")
 
@@ -70,6 +80,69 @@ def test_sgd_and_muon_at_four_times_the_base_by_hand() -> None:
     assert rms["blocks.0.mlp.up.weight"].lr_multiplier == 1 / 2  # the factor 0.2 sqrt(max side) doubled
 
 
+def test_adam_like_optimizers_at_four_times_the_base_by_hand() -> None:
+    adopt, sophia = _by_name(_trial(optimizer="adopt")), _by_name(_trial(optimizer="sophia"))
+    for of in (adopt, sophia):
+        assert of["blocks.0.mlp.up.weight"].lr_multiplier == of["readout.weight"].lr_multiplier == 1 / 4
+        assert of["embedding.weight"].lr_multiplier == 1.0
+    assert adopt["blocks.0.mlp.up.weight"].eps == 1e-6 / 4
+    assert adopt["readout.weight"].init_std == 1 / 32  # not zero: ADOPT's v starts from the first gradient
+    assert sophia["blocks.0.mlp.up.weight"].options["rho"] == 0.05 * 4
+    assert sophia["readout.weight"].options["rho"] == 0.05
+    assert sophia["blocks.0.mlp.up.weight"].eps == 1e-15 / 4
+    multiplied = _by_name(_trial(optimizer="sophia", model={"init": {"readout": "multiplier"}}))["readout.weight"]
+    assert multiplied.options["rho"] == 0.05 * 4  # divided by the forward multiplier 1/4
+
+
+@pytest.mark.parametrize("readout", ["inverse_width", "multiplier"])
+def test_lamb_published_and_derived_by_hand(readout: str) -> None:
+    model = {"init": {"readout": readout}}
+    published = _by_name(_trial(optimizer="lamb", model=model))
+    assert {p.lr_multiplier for p in published.values()} == {1.0}
+    derived = _by_name(_trial(optimizer="lamb", rule="derived", model=model))
+    assert derived["blocks.0.attention.query.weight"].lr_multiplier == 1 / 2  # r_in^(-1/2)
+    assert derived["blocks.0.mlp.down.weight"].lr_multiplier == 1 / 2
+    assert derived["embedding.weight"].lr_multiplier == derived["readout.weight"].lr_multiplier == 1.0
+
+
+def test_shampoo_and_soap_at_four_times_the_base_by_hand() -> None:
+    def hidden(optimizer: str, **options: Any) -> ParameterScaling:
+        return _by_name(_trial(optimizer=optimizer, options=options))["blocks.0.attention.query.weight"]
+
+    assert hidden("shampoo").lr_multiplier == 1.0
+    assert hidden("shampoo", block_size=64).lr_multiplier == 1 / 4  # 4 x 4 blocks: 16^(-1/2)
+    assert hidden("shampoo", exponent=0.5).lr_multiplier == 1.0
+    assert hidden("shampoo", graft="adam").lr_multiplier == 1 / 4
+    assert hidden("shampoo", graft="sgd").lr_multiplier == 1.0
+    assert hidden("shampoo", eps_mode="absolute", block_size=64).eps == 1e-6 / 16
+    assert hidden("shampoo").eps == 1e-6  # relative to the largest eigenvalue
+    assert hidden("soap").lr_multiplier == 1.0
+    assert hidden("soap", block_size=64).lr_multiplier == 1 / 4
+    assert hidden("soap", block_size=64).eps == 1e-8 / 4
+    assert hidden("soap", scale_eps=False, block_size=64).eps == 1e-8
+    derived = _by_name(_trial(optimizer="soap", rule="derived"))
+    assert derived["blocks.0.attention.query.weight"].lr_multiplier == pytest.approx(1 / 2)
+    assert (derived["readout.weight"].algorithm.value, derived["readout.weight"].lr_multiplier) == ("adamw", 1 / 4)
+    with pytest.raises(ScalingError, match="max_preconditioner_dim = 64 preconditions other sides"):
+        hidden("soap", max_preconditioner_dim=64)
+
+
+def test_spectral_normalisation_needs_no_multiplier() -> None:
+    of = _by_name(_trial(optimizer="adamw", options={"spectral_norm": True}))
+    assert {p.lr_multiplier for p in of.values()} == {1.0}
+    assert (of["embedding.weight"].norm, of["readout.weight"].norm) == ("rms", "spectral")
+    soap = _by_name(_trial(optimizer="soap", rule="derived", options={"spectral_norm": True}))
+    assert soap["blocks.0.mlp.up.weight"].lr_multiplier == 1.0
+    assert (soap["readout.weight"].norm, soap["readout.weight"].lr_multiplier) == ("", 1 / 4)  # AdamW's part
+
+
+def test_factors_of_embedding_and_readout() -> None:
+    of = _by_name(_trial(optimizer="muon", options={"embedding_lr_factor": 2.0, "readout_lr_factor": 3.0}))
+    assert of["embedding.weight"].lr(1.0) == of["positions.weight"].lr(1.0) == pytest.approx(0.2)
+    assert of["readout.weight"].lr(1.0) == pytest.approx(0.3 / 4)
+    assert of["blocks.0.mlp.up.weight"].lr_factor == 1.0
+
+
 def test_depth_by_hand() -> None:
     trial = _trial(width=64, depth=4)
     scaled = model_scaling(trial, vocab=VOCAB)
@@ -81,6 +154,8 @@ def test_depth_by_hand() -> None:
     assert of["embedding.weight"].eps == 1e-8  # N counts for hidden matrices only
     half = _by_name(_trial(width=64, depth=8, model={"residual_alpha": 0.5}))
     assert half["blocks.0.mlp.up.weight"].lr_multiplier == 1 / 2  # 4^(1/2 - 1)
+    shampoo = _by_name(_trial(width=64, depth=4, optimizer="shampoo", options={"exponent": 0.5}))
+    assert shampoo["blocks.0.mlp.up.weight"].lr_multiplier == 1 / 2  # N^(1 - 2E), E = 1
     sgd = _by_name(_trial(width=64, depth=4, optimizer="sgd"))
     assert sgd["blocks.0.mlp.up.weight"].lr_multiplier == 2.0
     assert sgd["readout.weight"].lr_multiplier == 1.0
@@ -92,6 +167,8 @@ def test_depth_by_hand() -> None:
 def test_at_base_width_every_multiplier_is_one_and_every_number_is_sp_s(
     optimizer: tuple[str, dict[str, Any]], readout: str, residual_out: str
 ) -> None:
+    if optimizer[0] == "lamb" and (readout == "zero" or residual_out == "zero"):
+        return  # refused: LAMB cannot start from zero
     for geometry in ({"head_dim": 16}, {"head_dim": None, "heads": 4}, {"norm_gain": True, "qk_norm": True}):
         model = {**geometry, "init": {"readout": readout, "residual_out": residual_out}}
         settings: dict[str, Any] = {
@@ -101,10 +178,11 @@ def test_at_base_width_every_multiplier_is_one_and_every_number_is_sp_s(
         sp = model_scaling(_trial("sp", model=model, **settings), vocab=VOCAB)
         assert all(p.lr_multiplier == p.clip_weight == p.forward_multiplier == 1.0 for p in mup.parameters)
         assert _numbers(mup) == _numbers(sp)
+        assert [(p.options, p.norm) for p in mup.parameters] == [(p.options, p.norm) for p in sp.parameters]
         assert mup.forward == sp.forward
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "sgd", "muon"])
+@pytest.mark.parametrize("optimizer", list(Algorithm))
 def test_sp_is_unscaled_at_every_width(optimizer: str) -> None:
     scaled = model_scaling(_trial("sp", optimizer=optimizer, width=256, depth=8), vocab=VOCAB)
     assert all(p.lr_multiplier == p.clip_weight == p.forward_multiplier == 1.0 for p in scaled.parameters)
@@ -113,7 +191,7 @@ def test_sp_is_unscaled_at_every_width(optimizer: str) -> None:
     assert (scaled.forward.residual_multiplier, scaled.forward.readout_multiplier) == (1.0, 1.0)
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "sgd", "muon"])
+@pytest.mark.parametrize("optimizer", list(Algorithm))
 def test_readout_with_a_multiplier_is_the_same_function_and_the_same_update(optimizer: str) -> None:
     b = _by_name(_trial(optimizer=optimizer, model={"init": {"readout": "inverse_width"}}))["readout.weight"]
     c = _by_name(_trial(optimizer=optimizer, model={"init": {"readout": "multiplier"}}))["readout.weight"]
@@ -121,7 +199,8 @@ def test_readout_with_a_multiplier_is_the_same_function_and_the_same_update(opti
     assert (m, b.forward_multiplier) == (1 / 4, 1.0)
     assert m * c.init_std == b.init_std == 1 / 32
     # The gradient of the matrix behind the multiplier is m times the other's.
-    gradient_scale = m if optimizer == "sgd" else 1.0
+    # LAMB's update follows the norm of the weights, 1/m times the other's.
+    gradient_scale = {"sgd": m, "lamb": 1 / m}.get(optimizer, 1.0)
     assert m * c.lr(1.0) * gradient_scale == b.lr(1.0)
     assert c.eps == b.eps * m
     assert c.clip_weight * m == b.clip_weight

@@ -6,7 +6,7 @@ import pytest
 
 from mutransfer import scaling
 from mutransfer.algorithms import Algorithm, MuonScale
-from mutransfer.scaling import Growth
+from mutransfer.scaling import Growth, Sides
 
 # Base width 64, width 256: a hidden square matrix and both MLP matrices grow four times on either side.
 SQUARE = Growth(r_in=4, r_out=4)
@@ -61,6 +61,52 @@ def test_rules_compose_over_two_growths(r_in: float, r_out: float, n: float, alp
         assert rule(twice) == pytest.approx(rule(once) ** 2, rel=1e-9)
 
 
+def test_shampoo_and_soap_worked_values() -> None:
+    square, blocks = SQUARE, Growth(r_in=4, r_out=4, b_in=4, b_out=4)
+    assert scaling.shampoo_lr(square, 0.5) == 1.0
+    assert scaling.shampoo_lr(blocks, 0.5) == 1 / 4
+    assert scaling.shampoo_lr(square, 1.0) == 1.0
+    assert scaling.shampoo_lr(Growth(r_in=4, r_out=4, n=2), 1.0) == 1 / 2
+    assert scaling.shampoo_lr(Growth(n=4, alpha=0.5), 0.5) == 1 / 2  # N^(alpha - 1 + alpha (1 - 2E))
+    assert scaling.shampoo_lr(READOUT, 0.5) == 1 / 2
+    assert scaling.soap_lr(square, Sides.BOTH) == 1.0
+    assert scaling.soap_lr(blocks, Sides.BOTH) == 1 / 4
+    assert scaling.soap_lr(square, Sides.INPUT) == 1 / 2
+    assert scaling.soap_lr(square, Sides.OUTPUT) == 1 / 2
+    assert scaling.soap_lr(blocks, Sides.INPUT) == 1 / 4
+    assert scaling.soap_lr(blocks, Sides.OUTPUT) == 1 / 4
+    assert scaling.soap_lr(square, Sides.NEITHER) == 1 / 4
+    assert scaling.soap_derived_lr(square) == pytest.approx(1 / 2)
+    assert scaling.shampoo_eps(blocks) == 1 / 16
+    assert scaling.shampoo_eps(Growth(n=2)) == 1 / 4
+    assert scaling.soap_eps(blocks, Sides.BOTH) == 1 / 4
+    assert scaling.soap_eps(blocks, Sides.INPUT) == 1 / 4
+    assert scaling.soap_eps(blocks, Sides.OUTPUT) == 1 / 4
+    assert scaling.sophia_rho(Growth(r_out=4, n=2)) == 8.0
+
+
+def test_lamb_by_hand() -> None:
+    assert scaling.lamb_lr(SQUARE) == 1.0
+    assert scaling.lamb_derived_lr(SQUARE, r_std=1 / 2) == 1 / 2
+    assert scaling.lamb_derived_lr(EMBEDDING, r_std=1.0) == 1.0
+    assert scaling.lamb_derived_lr(READOUT, r_std=1 / 4) == 1.0
+
+
+@given(r_in=RATIOS, r_out=RATIOS, e=st.floats(min_value=0.1, max_value=1.0))
+def test_matrix_rules_follow_from_the_update_law(r_in: float, r_out: float, e: float) -> None:
+    growth = Growth(r_in=r_in, r_out=r_out)
+
+    def law(a: float, b: float) -> float:
+        return scaling.from_update_law(a, b, growth)
+
+    # A gradient has norm sqrt(d_in / d_out), and Shampoo's update is about its power 1 - 2E.
+    assert scaling.shampoo_lr(growth, e) == pytest.approx(law(-(1 - 2 * e) / 2, (1 - 2 * e) / 2), rel=1e-9)
+    assert scaling.soap_lr(growth, Sides.BOTH) == pytest.approx(law(0.0, 0.0), rel=1e-9)
+    assert scaling.soap_lr(growth, Sides.INPUT) == pytest.approx(law(0.5, 0.0), rel=1e-9)
+    assert scaling.soap_lr(growth, Sides.OUTPUT) == pytest.approx(law(0.0, 0.5), rel=1e-9)
+    assert scaling.lamb_derived_lr(growth, r_std=r_in**-0.5) == pytest.approx(law(0.5, 0.0), rel=1e-9)
+
+
 def test_muon_shape_factors_by_hand() -> None:
     assert scaling.muon_factor(MuonScale.NONE, 1024, 256) == 1.0
     assert scaling.muon_factor(MuonScale.SPECTRAL, 1024, 256) == 2.0
@@ -100,3 +146,4 @@ def test_forward_multipliers_and_initialisation_by_hand() -> None:
     assert scaling.lr_under_multiplier(Algorithm.ADAMW, 1 / 4) == 4.0
     assert scaling.lr_under_multiplier(Algorithm.MUON, 1 / 4) == 4.0
     assert scaling.lr_under_multiplier(Algorithm.SGD, 1 / 4) == 16.0
+    assert scaling.lr_under_multiplier(Algorithm.LAMB, 1 / 4) == 1.0

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from mutransfer.algorithms import Algorithm
 from mutransfer.errors import SpecError
 from mutransfer.result import StudyResult
 from mutransfer.spec import StudySpec, parse_study
@@ -22,11 +23,23 @@ def _problems(document: Any) -> dict[str, str]:
         (
             {"arms": [{"optimizer": "lion"}]},
             "arms.0.optimizer",
-            "unknown optimizer 'lion': use one of sgd, adamw, muon",
+            "unknown optimizer 'lion': use one of sgd, adamw, adopt, lamb, sophia, shampoo, soap, muon",
         ),
         ({"arms": []}, "arms", "at least 1"),
+        ({"arms": [{"optimizer": "adamw", "rule": "derived"}]}, "arms.0.rule", "only lamb, soap have"),
+        ({"arms": [{"optimizer": "lamb"}], "model": {"init": {"readout": "zero"}}}, "model.init.readout", "auto or"),
+        (
+            {"arms": [{"optimizer": "lamb"}], "model": {"init": {"residual_out": "zero"}}},
+            "model.init.residual_out",
+            "set fan_in",
+        ),
+        (
+            {"arms": [{"optimizer": "muon", "options": {"coefficients": "polar_express", "newton_schulz_steps": 6}}]},
+            "arms.0.options",
+            "five polynomials",
+        ),
         ({"arms": [{"optimizer": "adamw"}, {"optimizer": "adamw"}]}, "arms.1.name", "two arms are called 'adamw-mup'"),
-        ({"arms": [{"optimizer": "adamw", "options": {"beta": 1}}]}, "arms.0.options.beta", "adamw takes betas, eps"),
+        ({"arms": [{"optimizer": "adamw", "options": {"beta": 1}}]}, "arms.0.options.beta", "adamw takes "),
         ({"arms": [{"optimizer": "adamw", "options": {"eps": float("nan")}}]}, "arms.0.options.eps", "finite"),
         ({"arms": [{"optimizer": "adamw", "parametrization": "ntk"}]}, "arms.0.parametrization", "'sp' or 'mup'"),
         ({"widths": {"targets": [60]}}, "widths", "width 60 is not divisible by model.head_dim = 8"),
@@ -119,4 +132,4 @@ def test_the_study_schema_names_what_the_example_uses() -> None:
     assert {"version", "name", "project", "model", "data", "train", "widths", "depth", "eval", "verify", "arms",
             "search", "verdict", "resources"} == set(schema["properties"])  # fmt: skip
     assert set(schema["required"]) == {"name", "model", "train", "widths", "arms"}
-    assert schema["$defs"]["Algorithm"]["enum"] == ["sgd", "adamw", "muon"]
+    assert schema["$defs"]["Algorithm"]["enum"] == [a.value for a in Algorithm]
