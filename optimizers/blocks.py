@@ -33,7 +33,7 @@ def active_sides(shape: Sequence[int], max_preconditioner_dim: int) -> tuple[boo
 def plan_slots(costs: Sequence[float], every: int) -> list[int]:
     """Give each job one of `every` slots, dearest job first, each to the slot that is cheapest so far.
 
-    The dearest slot then costs at most the mean plus one job. Ties go to the lower index, so that a restart plans alike.
+    The dearest slot then costs at most the mean plus one job. Ties go to the lower index: a restart plans alike.
     """
     load = [0.0] * every
     slots = [0] * len(costs)
@@ -59,11 +59,11 @@ class Block:
         return self.rows.stop - self.rows.start, self.columns.stop - self.columns.start
 
     def of(self, matrix: Tensor) -> Tensor:
-        """This block of a matrix shaped as the parameter (a view)."""
+        """The part of a matrix, shaped as the parameter, that lies in the block (a view)."""
         return matrix[self.rows, self.columns]
 
     def gradient(self) -> Tensor:
-        """This block of the gradient (a view)."""
+        """The gradient's part (a view)."""
         assert self.parameter.grad is not None  # noqa: S101 - asked only of parameters that have one
         return self.of(self.parameter.grad)
 

@@ -18,7 +18,7 @@ def finite_eigh(A: Tensor) -> tuple[Tensor, Tensor]:
     tame = A if bool(finite.all()) else torch.where(finite[..., None, None], A, 0.0)
     try:
         values, vectors = torch.linalg.eigh(tame)
-    except torch.linalg.LinAlgError:
+    except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
         values, vectors = (t.to(A.dtype) for t in torch.linalg.eigh(tame.double()))
     if tame is A:
         return values, vectors

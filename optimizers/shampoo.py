@@ -36,13 +36,13 @@ def shampoo_reference(
     *,
     lr: float = 1e-3,
     momentum: float = 0.9,
-    beta2: float = 0.999,
+    beta2: float = 0.99,
     statistics: str = "ema",
     exponent: float = 0.25,
-    eps: float = 1e-12,
-    eps_mode: str = "absolute",
+    eps: float = 1e-6,
+    eps_mode: str = "relative",
     graft: str = "none",
-    graft_betas: tuple[float, float] = (0.9, 0.95),
+    graft_betas: tuple[float, float] = (0.9, 0.99),
     graft_eps: float = 1e-8,
     block_size: int | None = None,
     max_preconditioner_dim: int = 8192,
@@ -77,7 +77,8 @@ def shampoo_reference(
 def _average(terms: Sequence[Tensor], beta: float) -> Tensor:
     """The bias-corrected moving average of all terms: weights `beta ** age`, normalised."""
     weights = [beta**age for age in reversed(range(len(terms)))]
-    return torch.stack([w * term for w, term in zip(weights, terms, strict=True)]).sum(dim=0) / sum(weights)
+    total = torch.stack([w * term for w, term in zip(weights, terms, strict=True)]).sum(dim=0)
+    return total / sum(weights)
 
 
 def _adam_reference(gradients: Sequence[Tensor], betas: tuple[float, float], eps: float) -> Tensor:
@@ -86,7 +87,8 @@ def _adam_reference(gradients: Sequence[Tensor], betas: tuple[float, float], eps
 
 def _root_by_svd(A: Tensor, exponent: float, eps: float, eps_mode: str) -> Tensor:
     U, values, _ = torch.linalg.svd(A)
-    return (U * (values + (eps * values[0] if eps_mode == "relative" else eps)) ** -exponent) @ U.T
+    raised: Tensor = values + (eps * values[0] if eps_mode == "relative" else eps)
+    return (U * raised.pow(-exponent)) @ U.T
 
 
 class Shampoo(BlockOptimizer):
@@ -102,13 +104,13 @@ class Shampoo(BlockOptimizer):
         *,
         lr: float = 1e-3,
         momentum: float = 0.9,
-        beta2: float = 0.999,
+        beta2: float = 0.99,
         statistics: str = "ema",
         exponent: float = 0.25,
-        eps: float = 1e-12,
-        eps_mode: str = "absolute",
+        eps: float = 1e-6,
+        eps_mode: str = "relative",
         graft: str = "none",
-        graft_betas: tuple[float, float] = (0.9, 0.95),
+        graft_betas: tuple[float, float] = (0.9, 0.99),
         graft_eps: float = 1e-8,
         block_size: int | None = None,
         max_preconditioner_dim: int = 8192,
@@ -231,7 +233,8 @@ def _graft_square(batch: Batch, D: Tensor) -> Tensor | None:
     first = D if "graft_avg" not in batch.state else _running_average(batch, "graft_avg", b1)
     squares = batch.state["graft_avg_sq"].mul_(b2).addcmul_(batch.G, batch.G, value=1.0 - b2)
     second = (squares / (1.0 - b2**batch.step)).sqrt_().add_(batch.group["graft_eps"])
-    return (first / second).square().sum(dim=(-2, -1))
+    norms: Tensor = (first / second).square().sum(dim=(-2, -1))
+    return norms
 
 
 def _graft(moves: Sequence[Move]) -> None:
@@ -244,5 +247,5 @@ def _graft(moves: Sequence[Move]) -> None:
     if len(numbers) < len(owners):
         squares = squares.new_zeros(2, len(numbers)).index_add_(1, owner, squares)[:, owner]
     factors = torch.where(squares[1] > 0.0, (squares[0] / squares[1]).sqrt(), 0.0)
-    for move, factor in zip(moves, factors.split([len(move.U) for move in moves]), strict=True):
+    for move, factor in zip(moves, torch.split(factors, [len(move.U) for move in moves]), strict=True):
         move.U.mul_(factor[:, None, None])
