@@ -87,8 +87,9 @@ def _adam_reference(gradients: Sequence[Tensor], betas: tuple[float, float], eps
 
 def _root_by_svd(A: Tensor, exponent: float, eps: float, eps_mode: str) -> Tensor:
     U, values, _ = torch.linalg.svd(A)
-    raised: Tensor = values + (eps * values[0] if eps_mode == "relative" else eps)
-    return (U * raised.pow(-exponent)) @ U.T
+    raised = values + (eps * values[0] if eps_mode == "relative" else eps)
+    root: Tensor = (U * raised**-exponent) @ U.T
+    return root
 
 
 class Shampoo(BlockOptimizer):

@@ -18,8 +18,9 @@ DOUBLE = torch.float64
 def _oracle(parameter: Tensor, **options: Any) -> torch.optim.Optimizer:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what the package warns of while it is imported is not ours
-        from pytorch_optimizer import SOAP as Oracle
-    return Oracle([parameter], **options)
+        import pytorch_optimizer
+    optimizer: torch.optim.Optimizer = pytorch_optimizer.SOAP([parameter], **options)
+    return optimizer
 
 
 @pytest.mark.parametrize("shape", [(16, 16), (64, 64), (48, 16), (16, 48), (40, 24)])
