@@ -1,0 +1,203 @@
+"""`python -m benchmarks.table`: the transfer table, every optimizer under SP and μP, and variants of disputed rules.
+
+Runs one study after another on an embedded service of its own (home `.table/`) and keeps each result document in
+`docs/results/table/`, one file a study; a study whose document exists is not run again, and one that was interrupted
+goes on with the trials it has. `docs/transfer-table.md` is printed from those documents alone (`--render`).
+"""
+
+import argparse
+from collections.abc import Iterator, Mapping, Sequence
+import datetime
+import json
+import os
+from pathlib import Path
+import platform
+import signal
+import subprocess
+import sys
+from typing import Any
+
+import yaml
+
+from mutransfer.result import ArmResult, Interval, StudyResult
+from scripts.demo import CLI, STOP_SECONDS, start, wait_ready
+from service.processes import end_all
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+RESULTS = REPOSITORY / "docs" / "results" / "table"
+PAGE = REPOSITORY / "docs" / "transfer-table.md"
+
+Arm = Mapping[str, Any]
+
+
+def _arm(optimizer: str, parametrization: str = "mup", name: str = "", **settings: Any) -> Arm:
+    label = f"{optimizer}-{parametrization}" + (f"-{name}" if name else "")
+    return {"optimizer": optimizer, "parametrization": parametrization, "name": label, **settings}
+
+
+def _pair(optimizer: str) -> tuple[Arm, Arm]:
+    return _arm(optimizer, "sp"), _arm(optimizer)
+
+
+UNSCALED_EPS = {"options": {"scale_eps": False}}
+
+#: Study name: (arms, lowest and highest rate to begin with in octaves, changes to the study).
+STUDIES: dict[str, tuple[Sequence[Arm], tuple[int, int], Mapping[str, Any]]] = {
+    "adamw": (_pair("adamw"), (-7, -3), {}),
+    "lamb": ((*_pair("lamb"), _arm("lamb", name="derived", rule="derived")), (-7, -3), {}),
+    "soap": (
+        (
+            *_pair("soap"),
+            _arm("soap", name="unscaled-eps", **UNSCALED_EPS),
+            _arm("soap", name="derived", rule="derived"),
+            _arm("soap", name="derived-unscaled-eps", rule="derived", **UNSCALED_EPS),
+        ),
+        (-8, -4),
+        {},
+    ),
+    "muon": (_pair("muon"), (-6, -2), {}),
+    "shampoo": (_pair("shampoo"), (-6, -2), {}),
+    "adopt": (_pair("adopt"), (-8, -4), {}),
+    "sophia": (_pair("sophia"), (-9, -5), {}),
+    "sgd": (_pair("sgd"), (-4, 0), {}),
+    "llama-adamw": (_pair("adamw"), (-7, -3), {"model": {"family": "llama"}}),
+    "llama-muon": (_pair("muon"), (-6, -2), {"model": {"family": "llama"}}),
+    "llama-soap": (_pair("soap"), (-8, -4), {"model": {"family": "llama"}}),
+    "shampoo-mended": (
+        (
+            _arm("shampoo", name="blocks", options={"block_size": 32}),
+            _arm("shampoo", name="adam-graft", options={"graft": "adam", "adamw_lr_factor": 1.0}),
+            _arm("shampoo", name="spectral", options={"spectral_norm": True}),
+        ),
+        (-6, -2),
+        {},
+    ),
+    "soap-mended": (
+        (
+            _arm("soap", name="blocks", options={"block_size": 32}),
+            _arm("soap", name="spectral", options={"spectral_norm": True, "adamw_lr_factor": 0.1}),
+        ),
+        (-7, -3),
+        {},
+    ),
+    "soap-256": ((_arm("soap"),), (-8, -4), {"widths": {"base": 64, "proxy": [32, 64], "targets": [128, 256]}}),
+}
+
+
+def document(name: str) -> dict[str, Any]:
+    """The study document of one row of STUDIES."""
+    arms, (low, high), changes = STUDIES[name]
+    study: dict[str, Any] = {
+        "version": 1,
+        "name": f"table-{name}",
+        "model": {"family": "nanogpt", "depth": 2, "head_dim": 16, "context": 32},
+        "train": {"batch": 16, "steps": 150, "schedule": "linear", "warmup": 0.2, "clip": 1.0},
+        "widths": {"base": 32, "proxy": [16, 32], "targets": [64, 128]},
+        "eval": {"tokens": 16384},
+        "arms": [dict(arm) for arm in arms],
+        "search": {"lr_octaves": {"low": low, "high": high, "limit": [-18, 6]}, "seeds": {"min": 2, "max": 2}},
+    }
+    for section, values in changes.items():
+        study[section] = {**study[section], **values}
+    return study
+
+
+def run(names: Sequence[str], home: Path) -> None:
+    """Run the studies that have no document yet. Raises SystemExit when one fails."""
+    missing = [name for name in names if not (RESULTS / f"{name}.json").exists()]
+    if not missing:
+        return
+    service, log = start(home.resolve(), 0)
+    try:
+        url = wait_ready(service, log)
+        for place, name in enumerate(missing, start=1):
+            print(f"{place} of {len(missing)}: {name}, {url}", flush=True)
+            _run_one(name, url, home)
+    finally:
+        end_all([service], grace_seconds=STOP_SECONDS)
+
+
+def _run_one(name: str, url: str, home: Path) -> None:
+    study = home / f"{name}.yaml"
+    study.write_text(yaml.safe_dump(document(name), sort_keys=False, allow_unicode=True))
+    done = subprocess.run([*CLI, "run", str(study), "--url", url, "--json"], stdout=subprocess.PIPE, check=False)
+    if done.returncode != 0:
+        raise SystemExit(f"{name} ended with status {done.returncode}: see {home}/logs")
+    made = {"date": datetime.date.today().isoformat(), "machine": _machine(), "study": document(name)}
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    partial = RESULTS / f"{name}.json.part"
+    partial.write_text(json.dumps({**made, "result": json.loads(done.stdout)}, indent=1) + "\n")
+    partial.rename(RESULTS / f"{name}.json")
+
+
+def _machine() -> str:
+    return f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()} {platform.release()}"
+
+
+HEAD = """# Transfer table
+
+Every optimizer under SP and μP: how far the optimal learning rate moves from the largest proxy to the largest target,
+and what the rate recorded at the proxy costs there. Printed by `python -m benchmarks.table --render` from the documents
+in [docs/results/table](results/table); `python -m benchmarks.table` runs what is missing (about two hours on two cores,
+resumable). Two blocks, 150 steps of 512 tokens, two seeds; 95 % intervals; tolerances 1 octave and 0.01 nats.
+
+"""
+COLUMNS = (
+    "study", "arm", "widths", "verdict", "drift (octaves)", "slope (octaves a doubling)", "regret at most (nats)",
+    "best loss (nats)", "run",
+)  # fmt: skip
+
+
+def render() -> str:
+    """The page, from the documents alone."""
+    rows = [row for name in STUDIES if (RESULTS / f"{name}.json").exists() for row in _rows(name)]
+    missing = [name for name in STUDIES if not (RESULTS / f"{name}.json").exists()]
+    tail = f"\nNot run yet: {', '.join(missing)}.\n" if missing else ""
+    head = [f"| {' | '.join(COLUMNS)} |", f"|{'---|' * len(COLUMNS)}"]
+    return HEAD + "\n".join([*head, *rows]) + "\n" + tail
+
+
+def _rows(name: str) -> Iterator[str]:
+    kept = json.loads((RESULTS / f"{name}.json").read_text())
+    result = StudyResult.model_validate(kept["result"])
+    widths = kept["study"]["widths"]
+    span = f"{widths['proxy'][-1]} → {widths['targets'][-1]}"
+    for arm in result.arms:
+        yield f"| {name} | {arm.name} | {span} | {_numbers(arm)} | {kept['date']} |"
+
+
+def _numbers(arm: ArmResult) -> str:
+    verdict = arm.verdict
+    highs = [r.high for r in verdict.regret_nats]
+    regret = "" if not highs or None in highs else f"{max(h for h in highs if h is not None):.4f}"
+    loss = arm.curves[-1].loss_nats
+    best = "" if loss is None else f"{loss.value:.3f}"
+    slope = _interval(verdict.slope_octaves_per_doubling)
+    return f"{verdict.outcome.value} | {_interval(verdict.total_drift_octaves)} | {slope} | {regret} | {best}"
+
+
+def _interval(interval: Interval | None) -> str:
+    if interval is None:
+        return ""
+    low, high = ("?" if bound is None else f"{bound:+.2f}" for bound in (interval.low, interval.high))
+    return f"{interval.value:+.2f} [{low}, {high}]"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run what is missing, then write the page."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.table", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="STUDY", help=f"of {', '.join(STUDIES)} (default: all)")
+    parser.add_argument("--render", action="store_true", help="only write the page")
+    parser.add_argument("--home", type=Path, default=REPOSITORY / ".table")
+    options = parser.parse_args(arguments)
+    if unknown := [name for name in options.names if name not in STUDIES]:
+        parser.error(f"unknown studies: {', '.join(unknown)}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    if not options.render:
+        run(options.names or list(STUDIES), options.home)
+    PAGE.write_text(render())
+    print(f"written {PAGE.relative_to(REPOSITORY)}")
+
+
+if __name__ == "__main__":
+    main()
