@@ -10,13 +10,20 @@ class SGD(torch.optim.SGD):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Shrink by `lr * weight_decay`, then step without decay."""
+        """Shrink by `lr * weight_decay`, then step without decay. The closure sees the weights before both."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
         decays = [group["weight_decay"] for group in self.param_groups]
         for group, decay in zip(self.param_groups, decays, strict=True):
-            if decay:
-                torch._foreach_mul_([p for p in group["params"] if p.grad is not None], 1.0 - group["lr"] * decay)
+            shrinking = [p for p in group["params"] if p.grad is not None]
+            if decay and shrinking:
+                torch._foreach_mul_(shrinking, 1.0 - group["lr"] * decay)
             group["weight_decay"] = 0.0
-        loss: float | None = super().step(closure)
-        for group, decay in zip(self.param_groups, decays, strict=True):
-            group["weight_decay"] = decay
+        try:
+            super().step()
+        finally:
+            for group, decay in zip(self.param_groups, decays, strict=True):
+                group["weight_decay"] = decay
         return loss

@@ -15,7 +15,7 @@ import optimizers
 import workers
 
 #: Files beside models/ and optimizers/ that decide numbers of a trial.
-_WORKER_FILES = ("data.py", "divergence.py", "schedule.py", "sources.py", "tokenizers.py", "train.py")
+_WORKER_FILES = ("curvature.py", "data.py", "divergence.py", "schedule.py", "sources.py", "tokenizers.py", "train.py")
 _KERNEL_FILES = ("algorithms.py", "architecture.py", "parametrize.py", "roles.py", "scaling.py")
 
 

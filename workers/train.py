@@ -6,7 +6,7 @@ Knows neither Ray nor the database nor MLflow. Losses are means in nats per toke
 from collections.abc import Iterator, Sequence
 import math
 import time
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from models import build
 from mutransfer.parametrize import ModelScaling
 from mutransfer.trial import HistoryPoint, TrialResult, TrialSpec, TrialStatus
 from optimizers import build_optimizer
+from workers.curvature import CurvatureBatch, sophias, update_curvature
 from workers.data import TokenData
 from workers.divergence import DivergenceMonitor
 from workers.schedule import schedule_factor
@@ -47,6 +48,7 @@ class Trainer:
         self.scaling: ModelScaling = built.scaling
         self.parameters = built.scaling.parameter_count
         self.optimizer = build_optimizer(self.model.named_parameters(), built.scaling, trial)
+        self._sophias = sophias(self.optimizer)
         # Peak rates are kept apart from the groups' `lr`, which the schedule writes at every step.
         self._peak_lrs = [group["lr"] for group in self.optimizer.param_groups]
         self._clip_weights = self._weights_by_parameter()
@@ -150,8 +152,9 @@ class Trainer:
         factor = schedule_factor(train, step=self.step_index, steps=self.steps)
         for group, peak in zip(self.optimizer.param_groups, self._peak_lrs, strict=True):
             group["lr"] = peak * factor
-        x, y = self.data.batch(self.step_index, self.trial.seed, batch=train.batch, context=self.trial.model.context)
-        loss = self._loss(self._to_device(x), self._to_device(y))
+        arrays = self.data.batch(self.step_index, self.trial.seed, batch=train.batch, context=self.trial.model.context)
+        x_BT, y_BT = (self._to_device(array) for array in arrays)
+        loss = self._loss(x_BT, y_BT)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         if train.clip is not None:
@@ -159,14 +162,22 @@ class Trainer:
         loss_nats = loss.item()
         self.reason = self.monitor.check(self.step_index, loss_nats)
         if not self.reason:
+            if self._sophias:
+                self._update_curvature(x_BT, y_BT)
             self.optimizer.step()
         self.step_index += 1
         return loss_nats
 
+    def _update_curvature(self, x_BT: Tensor, y_BT: Tensor) -> None:
+        seed, step = self.trial.seed, self.step_index
+        update_curvature(self._sophias, CurvatureBatch(logits=self._logits, x_BT=x_BT, y_BT=y_BT, seed=seed, step=step))
+
     def _loss(self, x_BT: Tensor, y_BT: Tensor, *, reduction: str = "mean") -> Tensor:
+        return F.cross_entropy(self._logits(x_BT).flatten(0, 1).float(), y_BT.flatten(), reduction=reduction)
+
+    def _logits(self, x_BT: Tensor) -> Tensor:
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self._bf16):
-            logits_BTV = self.model(x_BT)
-        return F.cross_entropy(logits_BTV.flatten(0, 1).float(), y_BT.flatten(), reduction=reduction)
+            return cast(Tensor, self.model(x_BT))
 
     @property
     def _bf16(self) -> bool:
