@@ -124,7 +124,7 @@ def test_the_clock_survives_saving_and_groups_share_it() -> None:
             optimizer.update_curvature({weight: torch.ones(2)}, tokens=4)
             assert not optimizer.curvature_due
         if step == 1:
-            optimizer.add_param_group({"params": [late]})
+            optimizer.add_param_group({"params": [late], "every": 3})
         weight.grad = torch.ones(2)
         optimizer.step()
         saved = optimizer.state_dict()

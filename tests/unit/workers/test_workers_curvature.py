@@ -46,6 +46,14 @@ def test_labels_follow_the_models_distribution() -> None:
     assert torch.equal(labels_N, sample_labels(logits_NV, torch.Generator().manual_seed(0)))
 
 
+def test_an_impossible_label_is_never_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even by the smallest and the largest random number there is."""
+    for number, expected in ((0.0, 1), (1.0 - 2**-24, 3)):
+        monkeypatch.setattr(torch, "rand", lambda *shape, generator, number=number: torch.full(shape, number))
+        logits_NV = torch.tensor([[0.0, 0.4, 0.2, 0.4, 0.0]]).log()
+        assert sample_labels(logits_NV, torch.Generator()).item() == expected
+
+
 def test_gnb_times_tokens_is_the_gauss_newton_diagonal_in_the_mean() -> None:
     bias_V = torch.tensor([0.4, -0.3, 0.9], requires_grad=True)
     p_V = bias_V.detach().softmax(-1)
