@@ -52,13 +52,15 @@ def sophias(optimizer: Optimizer) -> tuple[Sophia, ...]:
 
 
 def update_curvature(optimizers: Sequence[Sophia], batch: CurvatureBatch) -> None:
-    """Give each optimizer that is due an estimate from `batch`."""
-    for optimizer in optimizers:
-        if optimizer.curvature_due:
-            parameters = [p for group in optimizer.param_groups for p in group["params"]]
-            estimate = gnb_gradients if optimizer.estimator == GNB else hutchinson_products
-            estimates = dict(zip(parameters, estimate(parameters, batch), strict=True))
-            optimizer.update_curvature(estimates, tokens=batch.y_BT.numel())
+    """Give the optimizers that are due their estimates from `batch`: one computation serves all of one estimator."""
+    due = [optimizer for optimizer in optimizers if optimizer.curvature_due]
+    for estimator in sorted({optimizer.estimator for optimizer in due}):
+        members = [optimizer for optimizer in due if optimizer.estimator == estimator]
+        parameters = [p for member in members for group in member.param_groups for p in group["params"]]
+        estimate = gnb_gradients if estimator == GNB else hutchinson_products
+        estimates = dict(zip(parameters, estimate(parameters, batch), strict=True))
+        for member in members:
+            member.update_curvature(estimates, tokens=batch.y_BT.numel())
 
 
 @torch.enable_grad()

@@ -3,9 +3,9 @@
 What an algorithm computes is for its own tests; here a run is compared only with another run of the same optimizer.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 import io
 from typing import Any
 
@@ -19,20 +19,27 @@ from optimizers.composite import Composite
 from optimizers.lamb import LAMB
 from optimizers.muon import Muon
 from optimizers.sgd import SGD
+from optimizers.shampoo import Shampoo
+from optimizers.soap import SOAP
 from optimizers.sophia import Sophia
 from tests.unit.optimizers.support import descend, tensors
 
 MATRICES = ((6, 6), (8, 4), (4, 8), (5, 3))
 ANY_SHAPE = (*MATRICES, (7,), (2, 3, 4))
+ALL_AT_ONCE = {"stagger": False}
 
 
 @dataclass(frozen=True)
 class Case:
-    """An optimizer with options away from its defaults, and the shapes it trains."""
+    """An optimizer with options away from its defaults, and the shapes it trains.
+
+    `independent` holds what makes a parameter's run the same whoever else is trained beside it.
+    """
 
     build: Callable[..., Optimizer]
     options: dict[str, Any]
     shapes: tuple[tuple[int, ...], ...] = ANY_SHAPE
+    independent: Mapping[str, Any] = field(default_factory=dict)
 
     def __call__(self, params: Iterable[Any], **options: Any) -> Optimizer:
         return self.build(params, **{**self.options, **options})
@@ -48,7 +55,9 @@ CASES = {
     "lamb": Case(LAMB, {"lr": 0.1, "weight_decay": 0.1}),
     "sophia": Case(Sophia, {"lr": 0.1, "rho": 0.5, "every": 2, "weight_decay": 0.1}),
     "sophia-h": Case(Sophia, {"lr": 0.1, "rho": 0.5, "estimator": "hutchinson", "weight_decay": 0.1}),
-    "muon": Case(Muon, {"lr": 0.1, "weight_decay": 0.1}, shapes=MATRICES),
+    "shampoo": Case(Shampoo, {"lr": 0.1, "every": 2, "graft": "adam", "weight_decay": 0.1}, MATRICES, ALL_AT_ONCE),
+    "soap": Case(SOAP, {"lr": 0.1, "every": 2, "weight_decay": 0.1}, MATRICES, ALL_AT_ONCE),
+    "muon": Case(Muon, {"lr": 0.1, "weight_decay": 0.1}, MATRICES),
 }
 
 
@@ -89,9 +98,10 @@ def test_groups_keep_their_own_learning_rate_and_extra_keys(case: Case) -> None:
     together, apart = case.parameters(), case.parameters()
     rates = (0.2, 0.01)
     extra = {"algorithm": "any"}
-    optimizer = case([{"params": together[i::2], "lr": lr, "names": ["w"], **extra} for i, lr in enumerate(rates)])
+    groups = [{"params": together[i::2], "lr": lr, "names": ["w"], **extra} for i, lr in enumerate(rates)]
+    optimizer = case(groups, **case.independent)
     descend(optimizer, together, range(4))
-    singles = [case(apart[i::2], lr=lr) for i, lr in enumerate(rates)]
+    singles = [case(apart[i::2], lr=lr, **case.independent) for i, lr in enumerate(rates)]
     descend(_Both(singles), apart, range(4))
     assert _equal(together, apart)
     assert [(g["lr"], g["names"], g["algorithm"]) for g in optimizer.param_groups] == [

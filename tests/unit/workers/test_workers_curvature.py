@@ -161,6 +161,28 @@ def test_draws_depend_on_seed_and_step_alone() -> None:
     assert len({draw(1, 2), draw(1, 3), draw(2, 2), draw(2, 1)}) == 4
 
 
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_two_sophias_share_one_computation(estimator: str) -> None:
+    """As in a composite: what each gets is what one optimizer over all parameters gets."""
+    trainer = Trainer(small_trial(model={"init": {"readout": "inverse_width"}}), token_data())
+    x_BT, y_BT = (torch.from_numpy(a) for a in trainer.data.batch(0, 0, batch=4, context=16))
+    parameters, calls = list(trainer.model.parameters()), list[int]()
+
+    def logits(ids_BT: Tensor) -> Tensor:
+        calls.append(1)
+        out: Tensor = trainer.model(ids_BT)
+        return out
+
+    one = Sophia(parameters, estimator=estimator)
+    two = [Sophia(parameters[:3], estimator=estimator), Sophia(parameters[3:], estimator=estimator)]
+    for optimizers in ([one], two):
+        curvature.update_curvature(optimizers, _batch(logits, y_BT, x_BT=x_BT))
+        curvature.update_curvature(optimizers, _batch(logits, y_BT, x_BT=x_BT))  # not due again: no computation
+    assert len(calls) == 2
+    shared = {**two[0].state, **two[1].state}
+    assert all(torch.equal(one.state[p]["hessian"], shared[p]["hessian"]) for p in parameters)
+
+
 def test_sophia_is_found_within_a_composite_and_nowhere_else() -> None:
     one, two = torch.zeros(2), torch.zeros(2)
     sophia = Sophia([one])
