@@ -28,7 +28,7 @@ from workers.data import prepare
 from workers.train import Trainer
 
 STANDARD = Path(__file__).resolve().parent.parent / "examples" / "standard.yaml"
-RATES_OCTAVES = (-7.0, -6.5, -6.0, -5.5, -5.0, -4.5, -4.0, -3.5, -3.0)
+RATES_OCTAVES = (-8.5, -8.0, -7.5, -7.0, -6.5, -6.0, -5.5, -5.0, -4.5)
 
 VARIANTS: dict[str, Mapping[str, Mapping[str, Any]]] = {
     "standard": {},

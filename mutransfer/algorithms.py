@@ -28,6 +28,7 @@ class Algorithm(StrEnum):
     SHAMPOO = "shampoo"
     SOAP = "soap"
     MUON = "muon"
+    EXTERNAL = "external"  # a torch optimizer of the user's own, named by its class
 
 
 class OptimizerOptions(BaseModel):
@@ -197,6 +198,12 @@ class SOAPOptions(PreconditionedOptions):
     betas: tuple[Beta, Beta] = (0.95, 0.95)
     shampoo_beta: Beta = 0.95
     eps: Epsilon = 1e-8
+
+
+class ExternalOptions(OptimizerOptions):
+    """Options of a torch optimizer of the user's own: passed to its constructor as they are."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
 
 
 OPTIONS: dict[Algorithm, type[OptimizerOptions]] = {

@@ -80,7 +80,7 @@ def _arm_result(
     )  # fmt: skip
     return ArmResult(
         name=arm.name,
-        optimizer=arm.optimizer.value,
+        optimizer=str(arm.optimizer),
         parametrization=arm.parametrization,
         curves=tuple(f.curve for f in fitted),
         verdict=judge_arm(question, fitted, recorded=recorded),

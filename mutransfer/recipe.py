@@ -283,9 +283,16 @@ def _row(scaled: ParameterScaling, names: tuple[str, ...], trial: TrialSpec) -> 
         init_std=scaled.init_std,
         forward_multiplier=scaled.forward_multiplier,
         norm=scaled.norm,
-        options={name: value for name, value in scaled.options.items() if name != "eps"},
+        options=_options(scaled),
         source=scaled.source,
     )
+
+
+def _options(scaled: ParameterScaling) -> dict[str, Any]:
+    """The algorithm's options besides lr, eps and decay; all that the user gave for an optimizer of their own."""
+    if scaled.algorithm is Algorithm.EXTERNAL:
+        return dict(scaled.options)
+    return {name: value for name, value in scaled.options.items() if name != "eps"}
 
 
 def _conditions(spec: StudySpec, facts: StudyFacts, scaled: ModelScaling, depth: int) -> Conditions:

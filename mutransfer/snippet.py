@@ -85,7 +85,7 @@ def _settings(row: RecipeGroup) -> dict[str, Any]:
     # A recipe that came as JSON has lists where torch's groups have tuples.
     options = {name: tuple(v) if isinstance(v, list) else v for name, v in row.options.items()}
     settings = {"algorithm": row.algorithm.value, "lr": row.lr, "weight_decay": row.torch_weight_decay, **options}
-    if row.algorithm is not Algorithm.SGD:
+    if row.algorithm not in (Algorithm.SGD, Algorithm.EXTERNAL):
         settings["eps"] = row.eps
     if row.norm:
         settings["norm"] = row.norm
@@ -102,6 +102,7 @@ _CLASSES = {
     Algorithm.SHAMPOO: ("from optimizers.shampoo import Shampoo", "Shampoo({})"),
     Algorithm.SOAP: ("from optimizers.soap import SOAP", "SOAP({})"),
     Algorithm.MUON: ("from optimizers.muon import Muon", "Muon({})"),
+    Algorithm.EXTERNAL: ("from optimizers.external import build_external", "build_external({})"),
 }
 _NORMALISED = "from optimizers.spectral import SpectrallyNormalised"
 

@@ -7,99 +7,25 @@ fault into a `Problem` that names the field.
 
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
-import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import Field, ValidationError, model_validator
 
-from mutransfer.algorithms import DISPUTED, NEEDS_NONZERO_READOUT, OPTIONS, Algorithm, OptimizerOptions
+from mutransfer.algorithms import Algorithm
+from mutransfer.arms import ArmSpec, Parametrization, Rule
 from mutransfer.base import Value, digest
 from mutransfer.errors import Problem, SpecError
+from mutransfer.faults import fault
+from mutransfer.model_spec import BUILTIN_FAMILIES, DECODERS, OWN_FAMILY, InitSpec, ModelSpec, ReadoutInit
 
-BUILTIN_FAMILIES = ("nanogpt", "llama", "mlp")
-DECODERS = ("nanogpt", "llama")  # built-in families with attention and residual branches
-OWN_FAMILY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+__all__ = [
+    "BUILTIN_FAMILIES", "DECODERS", "OWN_FAMILY", "ArmSpec", "AxisSpec", "DataSpec", "EvalSpec", "InitSpec", "LrGrid",
+    "ModelSpec", "Parametrization", "ReadoutInit", "ResourceSpec", "Rule", "SearchSpec", "SeedRange", "StudySpec",
+    "TrainSpec", "VerdictSpec", "Verification", "parse_study",
+]  # fmt: skip
 
 Width = Annotated[int, Field(ge=1, le=1_048_576)]
 Octaves = Annotated[float, Field(ge=-64.0, le=64.0)]
-
-
-def _fault(field: str, message: str) -> PydanticCustomError:
-    """An error that names its own field, for checks that see several fields at once."""
-    return PydanticCustomError("study", "{message}", {"field": field, "message": message})
-
-
-class ReadoutInit(StrEnum):
-    """How the readout starts (scaling-rules.md, Initialisation)."""
-
-    AUTO = "auto"  # ZERO, but INVERSE_WIDTH for optimizers that cannot start behind a zero matrix
-    ZERO = "zero"  # (a) W = 0
-    INVERSE_WIDTH = "inverse_width"  # (b) std sqrt(d_in_base) / d_in under μP, 1/sqrt(d_in) under SP
-    MULTIPLIER = "multiplier"  # (c) constant std 1/sqrt(d_in_base), forward multiplier 1/r_in; SP as in (b)
-
-
-class InitSpec(Value):
-    """Initial standard deviations; they hold for SP and μP alike."""
-
-    embedding_std: Annotated[float, Field(gt=0.0)] = 1.0
-    residual_out: Literal["fan_in", "zero"] = "fan_in"
-    readout: ReadoutInit = ReadoutInit.AUTO
-
-
-class ModelSpec(Value):
-    """The architecture, all but its width. `depth` counts blocks; exactly one of `head_dim` and `heads` is fixed.
-
-    Llama only: `queries_per_kv` query heads share one key and value head (1: each has its own), so that keys and
-    values are `width / queries_per_kv` wide at every width; `rope_base` is the base of RoPE's frequencies.
-    """
-
-    family: str = "nanogpt"
-    depth: Annotated[int, Field(ge=1, le=1000)] = 2
-    head_dim: Annotated[int, Field(ge=1)] | None = None
-    heads: Annotated[int, Field(ge=1)] | None = None
-    queries_per_kv: Annotated[int, Field(ge=1, le=1024)] = 1
-    rope_base: Annotated[float, Field(gt=1.0, le=1e12)] = 10_000.0
-    mlp_ratio: Annotated[int, Field(ge=1, le=64)] = 4
-    context: Annotated[int, Field(ge=1, le=1_048_576)] = 32
-    norm: Literal["rmsnorm", "layernorm"] = "rmsnorm"
-    norm_gain: bool = False
-    qk_norm: bool = False
-    tied: bool = False
-    residual_alpha: Annotated[float, Field(ge=0.0, le=2.0)] = 1.0
-    init: InitSpec = InitSpec()
-    options: dict[str, str | int | float | bool] = {}
-
-    @property
-    def is_own(self) -> bool:
-        """Whether the family is the user's own `package.module:build`."""
-        return self.family not in BUILTIN_FAMILIES
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.is_own and not OWN_FAMILY.fullmatch(self.family):
-            known = ", ".join(BUILTIN_FAMILIES)
-            raise _fault(
-                "family", f"unknown model family {self.family!r}: use {known} or your own package.module:build"
-            )
-        if self.family in DECODERS and (self.head_dim is None) == (self.heads is None):
-            raise _fault("head_dim", "fix exactly one of head_dim (head size) and heads (head count)")
-        if self.family == "mlp" and (self.head_dim, self.heads) != (None, None):
-            raise _fault("head_dim", "an mlp has no attention: leave out head_dim and heads")
-        if self.options and not self.is_own:
-            raise _fault("options", "only a model of your own (package.module:build) takes options")
-        self._check_llama()
-        return self
-
-    def _check_llama(self) -> None:
-        for field in ("queries_per_kv", "rope_base") if self.family != "llama" else ():
-            if getattr(self, field) != type(self).model_fields[field].default:
-                raise _fault(field, f"only the llama family has it: leave it out, or use llama, not {self.family}")
-
-    def heads_at(self, width: int) -> tuple[int, int]:
-        """(number of query heads, size of a head) of a decoder at `width`, which its fixed side must divide."""
-        heads = self.heads or width // (self.head_dim or width)
-        return heads, width // heads
 
 
 class DataSpec(Value):
@@ -131,15 +57,15 @@ class DataSpec(Value):
     def _check(self) -> Self:
         kinds = ("stdlib", "text", "bin", "parquet", "jsonl")
         if self.kind not in kinds:
-            raise _fault(
+            raise fault(
                 "source",
                 f"unknown data source {self.source!r}: use stdlib, or one of text:PATH, bin:PATH, "
                 "parquet:PATH#COLUMN, jsonl:PATH#COLUMN",
             )
         if (self.path is None) != (self.kind == "stdlib"):
-            raise _fault("source", f"{self.kind!r} {'takes no path' if self.kind == 'stdlib' else 'needs a path'}")
+            raise fault("source", f"{self.kind!r} {'takes no path' if self.kind == 'stdlib' else 'needs a path'}")
         if self.tokenizer not in ("bytes", "printable") and not self.tokenizer.endswith(".json"):
-            raise _fault(
+            raise fault(
                 "tokenizer",
                 f"unknown tokenizer {self.tokenizer!r}: use bytes, printable or a path to a tokenizers .json file",
             )
@@ -163,7 +89,7 @@ class TrainSpec(Value):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if sum(given is not None for given in (self.steps, self.tokens, self.tokens_per_parameter)) != 1:
-            raise _fault("steps", "give exactly one of steps, tokens and tokens_per_parameter")
+            raise fault("steps", "give exactly one of steps, tokens and tokens_per_parameter")
         return self
 
     @property
@@ -192,9 +118,9 @@ class AxisSpec(Value):
     def _check(self) -> Self:
         for field, values in (("proxy", self.proxy), ("targets", self.targets)):
             if list(values) != sorted(set(values)):
-                raise _fault(field, f"{list(values)} must rise without repeats")
+                raise fault(field, f"{list(values)} must rise without repeats")
         if self.targets and self.targets[0] <= self.proxy[-1]:
-            raise _fault(
+            raise fault(
                 "targets",
                 f"every target must be larger than the largest proxy {self.proxy[-1]}, but {self.targets[0]} is not",
             )
@@ -204,72 +130,6 @@ class AxisSpec(Value):
     def values(self) -> tuple[int, ...]:
         """Proxies and targets, rising."""
         return self.proxy + self.targets
-
-
-class Parametrization(StrEnum):
-    """SP: everything unscaled, the control. MUP: maximal update."""
-
-    SP = "sp"
-    MUP = "mup"
-
-
-class Rule(StrEnum):
-    """Which learning-rate rule an arm follows under μP."""
-
-    PUBLISHED = "published"  # G26, Q25
-    DERIVED = "derived"  # from the measured update law, where that disputes the published one
-
-
-def _known_optimizer(value: Any) -> Any:
-    known = ", ".join(OPTIONS)
-    if value not in list(Algorithm):
-        raise ValueError(f"unknown optimizer {value!r}: use one of {known}")
-    return value
-
-
-class ArmSpec(Value):
-    """One contender: an optimizer with its options under one parametrization."""
-
-    optimizer: Annotated[Algorithm, BeforeValidator(_known_optimizer)]
-    parametrization: Parametrization = Parametrization.MUP
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")] = ""
-    options: dict[str, Any] = {}
-    rule: Rule = Rule.PUBLISHED
-
-    @model_validator(mode="before")
-    @classmethod
-    def _default_name(cls, data: Any) -> Any:
-        if isinstance(data, Mapping) and not data.get("name"):
-            return {**data, "name": f"{data.get('optimizer')}-{data.get('parametrization', Parametrization.MUP)}"}
-        return data
-
-    @model_validator(mode="after")
-    def _check_options(self) -> Self:
-        try:
-            self.resolved_options()
-        except ValidationError as error:
-            first = error.errors()[0]
-            path = ".".join(str(part) for part in ("options", *first["loc"]))
-            known = ", ".join(OPTIONS[self.optimizer].model_fields)
-            raise _fault(path, f"{first['msg']} ({self.optimizer} takes {known})") from None
-        return self
-
-    @model_validator(mode="after")
-    def _check_rule(self) -> Self:
-        if self.rule is Rule.DERIVED and self.optimizer not in DISPUTED:
-            known = ", ".join(sorted(DISPUTED))
-            raise _fault("rule", f"{self.optimizer} has no derived rule beside the published one (only {known} have)")
-        return self
-
-    def resolved_options(self) -> OptimizerOptions:
-        """The options with all defaults filled in."""
-        return OPTIONS[self.optimizer].model_validate(self.options)
-
-    def readout_init(self, init: InitSpec) -> ReadoutInit:
-        """How this arm's readout starts: what the study says, or by what its optimizer can start from."""
-        if init.readout is not ReadoutInit.AUTO:
-            return init.readout
-        return ReadoutInit.INVERSE_WIDTH if self.optimizer in NEEDS_NONZERO_READOUT else ReadoutInit.ZERO
 
 
 class LrGrid(Value):
@@ -283,11 +143,11 @@ class LrGrid(Value):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.low >= self.high:
-            raise _fault("low", f"the LR range is empty: low {self.low:g} must be below high {self.high:g}")
+            raise fault("low", f"the LR range is empty: low {self.low:g} must be below high {self.high:g}")
         if self.high - self.low < self.step:
-            raise _fault("step", f"a step of {self.step:g} leaves one point between {self.low:g} and {self.high:g}")
+            raise fault("step", f"a step of {self.step:g} leaves one point between {self.low:g} and {self.high:g}")
         if not self.limit[0] <= self.low < self.high <= self.limit[1]:
-            raise _fault("limit", f"{list(self.limit)} must enclose low {self.low:g} and high {self.high:g}")
+            raise fault("limit", f"{list(self.limit)} must enclose low {self.low:g} and high {self.high:g}")
         return self
 
     def coarse(self) -> tuple[float, ...]:
@@ -305,7 +165,7 @@ class SeedRange(Value):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.min > self.max:
-            raise _fault("min", f"{self.min} seeds at least, but {self.max} at most")
+            raise fault("min", f"{self.min} seeds at least, but {self.max} at most")
         return self
 
 
@@ -378,32 +238,30 @@ class StudySpec(Value):
         names = [arm.name for arm in self.arms]
         for index, name in enumerate(names):
             if name in names[:index]:
-                raise _fault(f"arms.{index}.name", f"two arms are called {name!r}: give one of them a name of its own")
+                raise fault(f"arms.{index}.name", f"two arms are called {name!r}: give one of them a name of its own")
 
     def _check_axis(self) -> None:
         if self.depth is None:
             return
         if self.widths.targets or len(self.widths.proxy) != 1:
-            raise _fault(
-                "widths", "a study over depth keeps one width: widths.proxy has one entry, widths.targets none"
-            )
+            raise fault("widths", "a study over depth keeps one width: widths.proxy has one entry, widths.targets none")
         if self.model.family == "mlp":
-            raise _fault("depth", "an mlp has no residual branches: depth does not transfer; use nanogpt or llama")
+            raise fault("depth", "an mlp has no residual branches: depth does not transfer; use nanogpt or llama")
 
     def _check_heads(self) -> None:
         fixed, field = (self.model.head_dim, "head_dim") if self.model.head_dim else (self.model.heads, "heads")
         for width in {self.widths.base, *self.widths.values} if fixed else ():
             if fixed and width % fixed:
-                raise _fault("widths", f"width {width} is not divisible by model.{field} = {fixed}")
+                raise fault("widths", f"width {width} is not divisible by model.{field} = {fixed}")
             if self.model.family == "llama":
                 self._check_llama_heads(width, field)
 
     def _check_llama_heads(self, width: int, field: str) -> None:
         (heads, head_dim), shared = self.model.heads_at(width), self.model.queries_per_kv
         if head_dim % 2:
-            raise _fault(f"model.{field}", f"RoPE turns pairs: heads of odd size {head_dim} (width {width}) have none")
+            raise fault(f"model.{field}", f"RoPE turns pairs: heads of odd size {head_dim} (width {width}) have none")
         if heads % shared:
-            raise _fault(
+            raise fault(
                 "model.queries_per_kv",
                 f"{heads} query heads (width {width}) cannot share key and value heads in groups of {shared}",
             )
@@ -413,12 +271,12 @@ class StudySpec(Value):
             return
         for index, arm in enumerate(self.arms):
             if arm.parametrization is Parametrization.MUP:
-                raise _fault(
+                raise fault(
                     f"arms.{index}.parametrization",
                     "tied embeddings cannot train under mup: one matrix would "
                     "need the embedding's learning rate and the readout's at once; set model.tied to false",
                 )
-        raise _fault("model.tied", "tied embeddings are not supported")
+        raise fault("model.tied", "tied embeddings are not supported")
 
     def _check_zeros(self) -> None:
         """LAMB multiplies by the norm of the weights: a matrix of zeros gets ratio 1 once and then no scale at all."""
@@ -426,9 +284,9 @@ class StudySpec(Value):
             return
         why = "lamb's step is proportional to the weights' norm, so it cannot train a matrix that starts at zero: set"
         if self.model.init.readout is ReadoutInit.ZERO:
-            raise _fault("model.init.readout", f"{why} auto or inverse_width")
+            raise fault("model.init.readout", f"{why} auto or inverse_width")
         if self.model.init.residual_out == "zero":
-            raise _fault("model.init.residual_out", f"{why} fan_in")
+            raise fault("model.init.residual_out", f"{why} fan_in")
 
     @property
     def axis_name(self) -> Literal["width", "depth"]:
@@ -459,12 +317,12 @@ class StudySpec(Value):
 
 
 def _problems(error: ValidationError) -> Iterator[Problem]:
-    for fault in error.errors():
-        prefix = [str(part) for part in fault["loc"]]
-        context = fault.get("ctx", {})
-        own = context.get("field") if fault["type"] == "study" else None
-        message = fault["msg"].removeprefix("Value error, ")
-        if fault["type"] == "extra_forbidden":
+    for item in error.errors():
+        prefix = [str(part) for part in item["loc"]]
+        context = item.get("ctx", {})
+        own = context.get("field") if item["type"] == "study" else None
+        message = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "extra_forbidden":
             message = "unknown field: check the spelling against docs/guide/study-format.md"
         yield Problem(field=".".join([*prefix, own] if own else prefix), message=message)
 

@@ -70,9 +70,10 @@ def trial_key(trial: TrialSpec, environment: Environment) -> str:
     is_base = (trial.width, trial.depth) == (trial.base_width, trial.base_depth)
     is_sp = is_base or trial.arm.parametrization is Parametrization.SP
     document["arm"] = {
-        "optimizer": trial.arm.optimizer.value,
+        "optimizer": str(trial.arm.optimizer),
         "parametrization": Parametrization.SP.value if is_sp else Parametrization.MUP.value,
         "rule": Rule.PUBLISHED.value if is_sp else trial.arm.rule.value,
+        "law": None if is_sp else trial.arm.law,
         "options": trial.arm.resolved_options().model_dump(mode="json"),
     }
     document["model"]["init"]["readout"] = trial.readout_init.value

@@ -5,7 +5,7 @@ keyword arguments of the torch group, epsilons and the like already scaled.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import ceil
 from typing import Any
 
@@ -15,6 +15,7 @@ from mutransfer.algorithms import (
     ADOPTOptions,
     Algorithm,
     EpsMode,
+    ExternalOptions,
     Graft,
     LAMBOptions,
     MuonOptions,
@@ -80,7 +81,7 @@ def update(site: Site) -> Update:
     if isinstance(options, SplitOptions) and not site.info.role.is_hidden:
         found = _adamw(site, betas=options.adamw_betas, eps=options.adamw_eps, lr_factor=options.adamw_lr_factor)
     else:
-        found = _normalised(site, _RULES[type(options)](site, options), options)
+        found = _normalised(site, _lawful(site, _RULES[type(options)](site, options)), options)
     return _with_factor(found, site, options)
 
 
@@ -92,21 +93,23 @@ def _with_factor(found: Update, site: Site, options: OptimizerOptions) -> Update
         factor *= options.readout_lr_factor
     multiplier = found.lr_multiplier * scaling.lr_under_multiplier(found.algorithm, site.multiplier)
     source = found.source if site.is_scaled else "SP: unscaled"
-    return Update(
-        algorithm=found.algorithm, lr_multiplier=multiplier, options=found.options, lr_factor=factor, norm=found.norm,
-        source=source,
-    )  # fmt: skip
+    return replace(found, lr_multiplier=multiplier, lr_factor=factor, source=source)
+
+
+def _lawful(site: Site, found: Update) -> Update:
+    """The same update at the multiplier of the arm's own law, where it has one."""
+    if site.arm.law is None or not site.is_scaled:
+        return found
+    return replace(found, lr_multiplier=_by_law(site, site.arm.law), source=_law_source(site))
 
 
 def _normalised(site: Site, found: Update, options: OptimizerOptions) -> Update:
     """The same update with its norm made `sqrt(d_out / d_in)`: it then needs no multiplier."""
     if not options.spectral_norm or site.info.role is ParameterRole.VECTOR:
         return found
-    return Update(
-        algorithm=found.algorithm,
+    return replace(
+        found,
         lr_multiplier=scaling.normalised_lr(site.growth),
-        options=found.options,
-        lr_factor=found.lr_factor,
         norm="rms" if site.info.role.is_lookup else "spectral",
         source="Q25: 1, update normalised to sqrt(d_out / d_in)",
     )
@@ -297,6 +300,23 @@ def _active(info: ParameterInfo, options: PreconditionedOptions) -> Sides:
             return Sides.NEITHER
 
 
+def _external(site: Site, options: ExternalOptions) -> Update:
+    return Update(
+        algorithm=Algorithm.EXTERNAL, lr_multiplier=1.0,
+        options={"class": str(site.arm.optimizer), **(options.model_extra or {})}, source="unscaled",
+    )  # fmt: skip
+
+
+def _by_law(site: Site, law: tuple[float, float]) -> float:
+    """The multiplier of a measured update law; a vector is a matrix with `d_in = 1`."""
+    return scaling.normalised_lr(site.growth) * scaling.from_update_law(*law, site.growth)
+
+
+def _law_source(site: Site) -> str:
+    a, b = site.arm.law or (0.0, 0.0)
+    return f"derived: r_out^(1/2 - a) r_in^(-1/2 - b), a = {a:g}, b = {b:g}"
+
+
 _RULES: dict[type[OptimizerOptions], Callable[[Site, Any], Update]] = {
     SGDOptions: _sgd,
     AdamWOptions: _adamw_rule,
@@ -306,4 +326,5 @@ _RULES: dict[type[OptimizerOptions], Callable[[Site, Any], Update]] = {
     MuonOptions: _muon,
     ShampooOptions: _shampoo,
     SOAPOptions: _soap,
+    ExternalOptions: _external,
 }

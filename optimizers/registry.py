@@ -4,7 +4,7 @@ The numbers live in the group dictionaries and in `ModelScaling`, never as attri
 survive saving, wrapping or sharding.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -12,30 +12,52 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from mutransfer.algorithms import Algorithm
-from mutransfer.errors import ScalingError
+from mutransfer.errors import ScalingError, SpecError
 from mutransfer.parametrize import ModelScaling, ParameterScaling
+from mutransfer.plugins import refusal
 from mutransfer.trial import TrialSpec
+from optimizers.adopt import ADOPT
 from optimizers.composite import Composite
+from optimizers.external import build_external
+from optimizers.lamb import LAMB
 from optimizers.muon import Muon
 from optimizers.sgd import SGD
+from optimizers.shampoo import Shampoo
+from optimizers.soap import SOAP
+from optimizers.sophia import Sophia
 
 Group = dict[str, Any]
 
 
 def build_optimizer(
-    named_parameters: Iterable[tuple[str, Tensor]], scaling: ModelScaling, trial: TrialSpec
+    named_parameters: Iterable[tuple[str, Tensor]],
+    scaling: ModelScaling,
+    trial: TrialSpec,
+    *,
+    packages: Sequence[str] = (),
 ) -> Optimizer:
     """One optimizer over all parameters, at the peak learning rates of `trial`.
 
     Each group carries `names`, `algorithm`, peak `lr`, `weight_decay` (per unit of LR, as torch multiplies them) and
-    the algorithm's options. Raises ScalingError unless every parameter is in exactly one group.
+    the algorithm's options. Raises ScalingError unless every parameter is in exactly one group, SpecError for an
+    optimizer of the user's own that is neither in one of the allowed `packages` nor announced by an installed one.
     """
-    groups = param_groups(named_parameters, scaling, trial)
-    by_algorithm: dict[Algorithm, list[Group]] = {}
-    for group in groups:
-        by_algorithm.setdefault(Algorithm(group["algorithm"]), []).append(group)
-    optimizers = [_BUILDERS[algorithm](members) for algorithm, members in by_algorithm.items()]
+    if trial.arm.is_own and (why := refusal(str(trial.arm.optimizer), packages)):
+        raise SpecError.at("arms.optimizer", why)
+    children: dict[tuple[Algorithm, bool], list[Group]] = {}
+    for group in param_groups(named_parameters, scaling, trial):
+        children.setdefault((Algorithm(group["algorithm"]), "norm" in group), []).append(group)
+    optimizers = [_build(algorithm, members, normalised) for (algorithm, normalised), members in children.items()]
     return optimizers[0] if len(optimizers) == 1 else Composite(optimizers)
+
+
+def _build(algorithm: Algorithm, groups: list[Group], normalised: bool) -> Optimizer:
+    optimizer = _BUILDERS[algorithm](groups)
+    if not normalised:
+        return optimizer
+    from optimizers.spectral import SpectrallyNormalised
+
+    return SpectrallyNormalised(optimizer)
 
 
 def param_groups(
@@ -79,5 +101,11 @@ def _sgd(groups: list[Group]) -> Optimizer:
 _BUILDERS: dict[Algorithm, Callable[[list[Group]], Optimizer]] = {
     Algorithm.ADAMW: _adamw,
     Algorithm.SGD: _sgd,
+    Algorithm.ADOPT: ADOPT,
+    Algorithm.LAMB: LAMB,
+    Algorithm.SOPHIA: Sophia,
+    Algorithm.SHAMPOO: Shampoo,
+    Algorithm.SOAP: SOAP,
     Algorithm.MUON: Muon,
+    Algorithm.EXTERNAL: build_external,
 }

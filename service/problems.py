@@ -65,11 +65,11 @@ class ProblemRead(BaseModel):
                     "type": "urn:mutransfer:problem:invalid",
                     "title": "Unprocessable Entity",
                     "status": 422,
-                    "detail": "arms.0.optimizer: unknown optimizer 'adam': use one of sgd, adamw, muon",
+                    "detail": "arms.0.optimizer: unknown optimizer 'adam': use one of sgd, adamw, …",
                     "errors": [
                         {
                             "field": "arms.0.optimizer",
-                            "message": "unknown optimizer 'adam': use one of sgd, adamw, muon",
+                            "message": "unknown optimizer 'adam': use one of sgd, adamw, …",
                         }
                     ],
                 }

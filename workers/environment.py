@@ -1,6 +1,6 @@
 """What a result depends on besides its TrialSpec: the data, the code that trains, torch, the kind of device."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 import hashlib
 import importlib.util
 from pathlib import Path
@@ -9,14 +9,13 @@ import torch
 
 import models
 import mutransfer
-from mutransfer.spec import ModelSpec
 from mutransfer.trial import Environment
 import optimizers
 import workers
 
 #: Files beside models/ and optimizers/ that decide numbers of a trial.
 _WORKER_FILES = ("curvature.py", "data.py", "divergence.py", "schedule.py", "sources.py", "tokenizers.py", "train.py")
-_KERNEL_FILES = ("algorithms.py", "architecture.py", "parametrize.py", "roles.py", "scaling.py")
+_KERNEL_FILES = ("algorithms.py", "architecture.py", "parametrize.py", "roles.py", "scaling.py", "updates.py")
 
 
 def device_type() -> str:
@@ -24,35 +23,35 @@ def device_type() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def environment(*, data_fingerprint: str, device: str, nonce: str = "", model: ModelSpec | None = None) -> Environment:
-    """The environment of this process. A `model` of the user's own adds the source of its package to the code."""
+def environment(*, data_fingerprint: str, device: str, nonce: str = "", own: Sequence[str] = ()) -> Environment:
+    """The environment of this process; `own` are models and optimizers of the user's, as `package.module:name`."""
     return Environment(
         data_fingerprint=data_fingerprint,
-        code_digest=code_digest(model),
+        code_digest=code_digest(own),
         torch_version=str(torch.__version__),
         device_type=device,
         nonce=nonce,
     )
 
 
-def code_digest(model: ModelSpec | None = None) -> str:
-    """32 hex digits over the source of everything that decides a trial's numbers."""
+def code_digest(own: Sequence[str] = ()) -> str:
+    """32 hex digits over the source of everything that decides a trial's numbers, whole packages of `own` included."""
     content = hashlib.sha256()
-    for name, path in _sources(model):
+    for name, path in _sources(own):
         content.update(f"{name}\0".encode())
         content.update(path.read_bytes())
         content.update(b"\0")
     return content.hexdigest()[:32]
 
 
-def _sources(model: ModelSpec | None) -> Iterator[tuple[str, Path]]:
+def _sources(own: Sequence[str]) -> Iterator[tuple[str, Path]]:
     for package in (models, optimizers):
         yield from _tree(package.__name__, _folder(package.__file__))
     for package, names in ((workers, _WORKER_FILES), (mutransfer, _KERNEL_FILES)):
         for name in names:
             yield f"{package.__name__}/{name}", _folder(package.__file__) / name
-    if model is not None and model.is_own:
-        yield from _own_sources(model.family.partition(":")[0].partition(".")[0])
+    for top in sorted({path.partition(":")[0].partition(".")[0] for path in own} - {"torch"}):
+        yield from _own_sources(top)
 
 
 def _own_sources(package: str) -> Iterator[tuple[str, Path]]:

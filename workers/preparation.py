@@ -26,7 +26,9 @@ def gather_facts(spec: StudySpec, *, cache: Path, nonce: str, packages: Sequence
         vocab=data.vocab,
         train_tokens=len(data.train),
         heldout_tokens=len(data.heldout),
-        environment=environment(data_fingerprint=data.fingerprint, device=device_type(), nonce=nonce, model=spec.model),
+        environment=environment(
+            data_fingerprint=data.fingerprint, device=device_type(), nonce=nonce, own=own_code(spec)
+        ),
         own_models=_own_models(spec, data.vocab, packages),
     )
 
@@ -54,3 +56,9 @@ def _record(spec: StudySpec, width: int, depth: int, vocab: int, packages: Seque
         # The user's constructor computes with its weights.
         infos = describe_model(spec.model, width=width, depth=depth, vocab=vocab, packages=packages)
     return ModelRecord(width=width, depth=depth, parameters=tuple(ParameterRecord.of(info) for info in infos))
+
+
+def own_code(spec: StudySpec) -> list[str]:
+    """The models and optimizers of the user's own that a study names."""
+    optimizers = [str(arm.optimizer) for arm in spec.arms if arm.is_own]
+    return [*optimizers, spec.model.family] if spec.model.is_own else optimizers

@@ -47,7 +47,7 @@ class Trainer:
         self.model: nn.Module = built.module.to(self.device)
         self.scaling: ModelScaling = built.scaling
         self.parameters = built.scaling.parameter_count
-        self.optimizer = build_optimizer(self.model.named_parameters(), built.scaling, trial)
+        self.optimizer = build_optimizer(self.model.named_parameters(), built.scaling, trial, packages=model_packages)
         self._sophias = sophias(self.optimizer)
         # Peak rates are kept apart from the groups' `lr`, which the schedule writes at every step.
         self._peak_lrs = [group["lr"] for group in self.optimizer.param_groups]

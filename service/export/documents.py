@@ -104,7 +104,7 @@ def trial_params(trial: TrialRecord) -> dict[str, str]:
     """What the run was."""
     spec = trial.spec
     values = {
-        "optimizer": spec.arm.optimizer.value, "parametrization": spec.arm.parametrization.value,
+        "optimizer": str(spec.arm.optimizer), "parametrization": spec.arm.parametrization.value,
         "width": spec.width, "depth": spec.depth, "lr_octaves": spec.lr_octaves, "base_lr": spec.base_lr,
         "seed": spec.seed, "batch": spec.train.batch, "reused": trial.reused,
     }  # fmt: skip

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from mutransfer.errors import Problem, SpecError
 from mutransfer.plan import PlanEstimate, estimate
+from mutransfer.plugins import refusal
 from mutransfer.spec import DataSpec, StudySpec
 from service.settings import Settings
 
@@ -15,7 +16,11 @@ FILE_VOCABULARY = 32_768
 
 def check_study(spec: StudySpec, settings: Settings) -> None:
     """Raises SpecError for data outside the roots or missing, and for a model whose package is not allowed."""
-    problems = [*_path_problems(spec.data, settings), *_family_problems(spec, settings)]
+    problems = [
+        *_path_problems(spec.data, settings),
+        *_family_problems(spec, settings),
+        *_optimizer_problems(spec, settings),
+    ]
     if problems:
         raise SpecError(problems)
 
@@ -66,3 +71,9 @@ def _family_problems(spec: StudySpec, settings: Settings) -> Iterator[Problem]:
             f"models from {module} are not allowed here (allowed packages: {allowed}): see MUTRANSFER_MODEL_PACKAGES"
         )
         yield Problem(field="model.family", message=message)
+
+
+def _optimizer_problems(spec: StudySpec, settings: Settings) -> Iterator[Problem]:
+    for index, arm in enumerate(spec.arms):
+        if arm.is_own and (why := refusal(str(arm.optimizer), settings.model_packages)):
+            yield Problem(field=f"arms.{index}.optimizer", message=why)
