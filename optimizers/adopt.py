@@ -61,8 +61,7 @@ class ADOPT(ElementwiseOptimizer):
         beta1, beta2 = group["betas"]
         if batch.step:
             batch.decay(group)
-            torch._foreach_lerp_(momenta, _units(batch, squares, group["eps"]), 1.0 - beta1)
-            torch._foreach_add_(batch.parameters, momenta, alpha=-group["lr"])
+            _descend(batch.parameters, _units(batch, squares, group["eps"]), momenta, lr=group["lr"], beta=beta1)
             torch._foreach_mul_(squares, beta2)
         torch._foreach_addcmul_(squares, batch.gradients, batch.gradients, value=1.0 - beta2 if batch.step else 1.0)
 
@@ -74,3 +73,15 @@ def _units(batch: Batch, squares: list[Tensor], eps: float) -> list[Tensor]:
     units = divide_into(batch.gradients, roots)
     clip_in_place(units, batch.step**0.25)
     return units
+
+
+def _descend(parameters: list[Tensor], units: list[Tensor], momenta: list[Tensor], *, lr: float, beta: float) -> None:
+    """`m <- beta m + (1 - beta) u`, `W <- W - lr m`: one pass of torch's fused SGD, which wants plain memory order."""
+    if all(tensor.is_contiguous() for tensors in (parameters, units, momenta) for tensor in tensors):
+        torch._fused_sgd_(
+            parameters, units, momenta, lr=lr, momentum=beta, dampening=beta, weight_decay=0.0,
+            nesterov=False, maximize=False, is_first_step=False,
+        )  # fmt: skip
+    else:
+        torch._foreach_lerp_(momenta, units, 1.0 - beta)
+        torch._foreach_add_(parameters, momenta, alpha=-lr)

@@ -48,7 +48,7 @@ class LAMB(ElementwiseOptimizer):
     """
 
     slots = ("exp_avg", "exp_avg_sq")
-    slice_entries = None
+    sliced = False
 
     def __init__(
         self,
