@@ -36,11 +36,25 @@ def small_study(**changes: Any) -> StudySpec:
 
 
 def small_trial(
-    *, optimizer: str = "adamw", parametrization: str = "mup", options: Mapping[str, Any] | None = None,
-    rule: str = "published", width: int = 16, lr_octaves: float = -6.0, seed: int = 0, **changes: Any,
-) -> TrialSpec:  # fmt: skip
+    *,
+    optimizer: str = "adamw",
+    parametrization: str = "mup",
+    options: Mapping[str, Any] | None = None,
+    rule: str = "published",
+    law: tuple[float, float] | None = None,
+    width: int = 16,
+    lr_octaves: float = -6.0,
+    seed: int = 0,
+    **changes: Any,
+) -> TrialSpec:
     """One trial of the small study; `changes` go to the study."""
-    arm = {"optimizer": optimizer, "parametrization": parametrization, "options": dict(options or {}), "rule": rule}
+    arm = {
+        "optimizer": optimizer,
+        "parametrization": parametrization,
+        "options": dict(options or {}),
+        "rule": rule,
+        "law": law,
+    }
     study = small_study(**{**changes, "arms": [arm]})
     return trial_spec(study, study.arms[0], width, lr_octaves, seed)
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from models import build
+from mutransfer.algorithms import OPTIONS
 from mutransfer.errors import ScalingError
 from mutransfer.parametrize import model_scaling
 from mutransfer.trial import TrialSpec
@@ -13,7 +14,7 @@ from optimizers.muon import Muon
 from optimizers.sgd import SGD
 from tests.trials import small_trial
 
-OPTIMIZERS = ["adamw", "sgd", "muon"]
+OPTIMIZERS = list(OPTIONS)
 
 
 def _optimizer(trial: TrialSpec) -> tuple[torch.nn.Module, torch.optim.Optimizer]:

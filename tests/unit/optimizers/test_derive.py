@@ -1,0 +1,75 @@
+"""`derive` finds the laws of known optimizers without being told, and says so on the command line."""
+
+from collections.abc import Callable
+import json
+from typing import Any
+
+import pytest
+import torch
+from torch.optim import Optimizer
+import typer
+from typer.testing import CliRunner
+
+from mutransfer.update_law import fit_law
+from optimizers.derive import Probe, measure
+from optimizers.lamb import LAMB
+from optimizers.muon import Muon
+from optimizers.sgd import SGD
+from workers.cli import register
+
+SMALL = Probe(sides=(32, 64, 128), seeds=4, last=8)
+APP = typer.Typer()
+register(APP)
+
+
+@pytest.mark.parametrize(
+    ("made", "rule"),
+    [
+        pytest.param(lambda p, lr: torch.optim.NAdam(p, lr=lr), "1 / r_in", id="NAdam"),
+        pytest.param(lambda p, lr: Muon(p, lr=lr, scale="none"), "sqrt(r_out / r_in)", id="unscaled Muon"),
+        pytest.param(lambda p, lr: SGD(p, lr=lr, momentum=0.9), "r_out / r_in", id="SGD"),
+        pytest.param(lambda p, lr: LAMB(p, lr=lr), "1 / sqrt(r_in)", id="LAMB"),
+    ],
+)
+def test_known_optimizers(made: Callable[[list[torch.nn.Parameter], float], Optimizer], rule: str) -> None:
+    assert fit_law(measure(made, SMALL)).rule == rule
+
+
+def test_the_same_seed_measures_the_same_and_seeds_differ() -> None:
+    probe = Probe(sides=(8, 16), seeds=2, last=5)
+
+    def made(parameters: list[torch.nn.Parameter], lr: float) -> Optimizer:
+        return torch.optim.Adam(parameters, lr=lr)
+
+    first = measure(made, probe)
+    assert first == measure(made, probe)
+    assert first[0].norm != first[4].norm
+
+
+def _derive(*arguments: str) -> Any:
+    return CliRunner().invoke(APP, ["derive", *arguments, "--sides", "16,32,64", "--seeds", "2"])
+
+
+def test_the_command_prints_the_rule_and_an_arm() -> None:
+    printed = _derive("torch.optim:NAdam", "--option", "betas=[0.9, 0.95]")
+    assert printed.exit_code == 0, printed.output
+    assert "1 / r_in" in printed.stdout
+    assert "{optimizer: 'torch.optim:NAdam', rule: derived, law: [0.5, 0.5], options: {betas:" in printed.stdout
+    document = json.loads(_derive("torch.optim:NAdam", "--json").stdout)
+    assert document["out_exponent"]["snapped"] == "1/2"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["torch.optim:Nope"], "cannot import"),
+        (["no_colon"], "cannot import"),
+        (["torch:Tensor"], "not a torch.optim.Optimizer"),
+        (["torch.optim:NAdam", "--option", "betas"], "not NAME=VALUE"),
+        (["torch.optim:NAdam", "--option", "nope=1"], "refuses"),
+    ],
+)
+def test_bad_arguments_say_what_to_change(arguments: list[str], said: str) -> None:
+    failed = _derive(*arguments)
+    assert failed.exit_code != 0
+    assert said in str(failed.exception) + failed.output
