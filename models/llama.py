@@ -51,7 +51,7 @@ class Attention(nn.Module):
         self.out = nn.Linear(width, width, bias=False)
 
     def _split(self, x_BTD: Tensor) -> Tensor:
-        return x_BTD.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+        return x_BTD.view(*x_BTD.shape[:-1], -1, self.head_dim).transpose(1, 2)
 
     def forward(self, x_BTD: Tensor, cos_TP: Tensor, sin_TP: Tensor) -> Tensor:
         """`(B, T, D)` to `(B, T, D)`."""

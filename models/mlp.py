@@ -24,7 +24,7 @@ class MLPModel(nn.Module):
         super().__init__()
         self.readout_multiplier = scaling.readout_multiplier
         self.context = spec.context
-        self.embedding = nn.Embedding(spec.context * vocab, width)
+        self.embedding = nn.EmbeddingBag(spec.context * vocab, width, mode="sum")
         self.layers = nn.ModuleList(nn.Linear(width, width, bias=False) for _ in range(depth))
         self.readout = nn.Linear(width, vocab, bias=False)
         self.register_buffer("offsets_C", torch.arange(spec.context) * vocab, persistent=False)
@@ -33,7 +33,7 @@ class MLPModel(nn.Module):
         """Logits of the next token at every position."""
         windows_BTC = F.pad(ids_BT, (self.context - 1, 0)).unfold(1, self.context, 1)
         rows_NC = (windows_BTC + self.offsets_C).flatten(0, 1)
-        x_BTD = F.embedding_bag(rows_NC, self.embedding.weight, mode="sum").view(*ids_BT.shape, -1)
+        x_BTD = self.embedding(rows_NC).view(*ids_BT.shape, -1)
         for layer in self.layers:
             x_BTD = F.relu(layer(_unit_rms(x_BTD)))
         return cast(Tensor, self.readout(_unit_rms(x_BTD)) * self.readout_multiplier)

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mutransfer.errors import SpecError
 from service.cli_connect import load_study
+from workers.cli_audit import audit, find_arm
+from workers.cli_derive import derive
 
 if TYPE_CHECKING:  # `mutransfer --help` imports this module: what is slow to import waits for the command
-    from mutransfer.spec import ArmSpec, StudySpec
     from mutransfer.trial import TrialResult, TrialSpec
 
 StudyFile = Annotated[Path, typer.Argument(metavar="FILE", help="A study file (YAML or JSON).")]
@@ -23,6 +23,8 @@ Seed = Annotated[int, typer.Option(min=0, help="Seed of initialisation and data 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command("trial", rich_help_panel="Workers")(trial)
+    app.command("audit", rich_help_panel="Workers")(audit)
+    app.command("derive", rich_help_panel="Workers")(derive)
 
 
 def trial(file: StudyFile, lr_octaves: LrOctaves, arm: Arm = "", width: Width = None, seed: Seed = 0) -> None:
@@ -35,17 +37,8 @@ def trial(file: StudyFile, lr_octaves: LrOctaves, arm: Arm = "", width: Width = 
 
     spec = parse_study(load_study(file))
     value = spec.axis.proxy[0] if width is None else width
-    wanted = trial_spec(spec, _arm(spec, arm), value, lr_octaves, seed)
+    wanted = trial_spec(spec, find_arm(spec, arm), value, lr_octaves, seed)
     typer.echo(_train(wanted).model_dump_json(indent=2))
-
-
-def _arm(spec: "StudySpec", name: str) -> "ArmSpec":
-    """The arm called `name`, the first when it is empty. Raises SpecError when there is none."""
-    for arm in spec.arms:
-        if name in ("", arm.name):
-            return arm
-    known = ", ".join(arm.name for arm in spec.arms)
-    raise SpecError.at("--arm", f"the study has no arm {name!r}: use one of {known}")
 
 
 def _train(wanted: "TrialSpec") -> "TrialResult":
