@@ -115,6 +115,16 @@ def test_probing_does_not_touch_the_training() -> None:
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
+def test_a_rising_loss_does_not_end_a_run() -> None:
+    study = _study(parametrization="sp")
+    setting = audit_setting(study, study.arms[0], steps=14, lr_octaves=2.0)
+    trainer = Trainer(audit_trial(study, setting, width=64, seed=0), token_data())
+    run = audit_run(trainer, steps=14)
+    updates = run.layers[-1].update
+    assert trainer.reason == ""
+    assert len(set(updates)) == len(updates) == 15
+
+
 def test_steps_are_counted_from_when_everything_has_moved() -> None:
     def steps(readout: str) -> int:
         study = _study(model={"init": {"readout": readout}})
