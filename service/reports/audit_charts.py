@@ -27,8 +27,8 @@ _HEAT_NOTE = (
     "✕ fails (the 95 % interval lies outside prediction ± {tolerance:g}), ? is undecided."
 )
 _LEVELS_NOTE = (
-    "Each line is one matrix, relative to the smallest width; both axes are log₂. Failing layers are drawn strong, "
-    "and a thin dotted line is the prediction of 0."
+    "Each line is one matrix, relative to the smallest width and less what is predicted, so that a line that obeys is "
+    "flat; both axes are log₂. Layers that fail are drawn strong."
 )
 
 
@@ -173,7 +173,7 @@ def _lines(result: AuditResult, theme: Theme) -> Iterable[Json]:
         }  # fmt: skip
         for layer in sorted(result.layers, key=lambda found: found.check is Check.FAIL):
             for exponent in layer.exponents:
-                if exponent.quantity is quantity and (levels := _relative(exponent)):
+                if exponent.quantity is quantity and (levels := _relative(exponent, x)):
                     yield {**axes, **_line(layer, exponent, theme), "x": x, "y": levels}
 
 
@@ -188,12 +188,20 @@ def _line(layer: LayerAudit, exponent: Exponent, theme: Theme) -> Json:
     }  # fmt: skip
 
 
-def _relative(exponent: Exponent) -> list[float] | None:
-    """Octaves above the level at the smallest width; None where a level is missing or zero."""
+def _relative(exponent: Exponent, x: list[float]) -> list[float] | None:
+    """Octaves above the prediction from the smallest width on; None where a level is missing or zero."""
     known = [level for level in exponent.levels if level]
     if len(known) != len(exponent.levels):
         return None
-    return [log2(level / known[0]) for level in known]
+    return [log2(level / known[0]) - exponent.predicted * (at - x[0]) for level, at in zip(known, x, strict=True)]
+
+
+def _span(result: AuditResult, quantity: Quantity) -> list[float]:
+    """The octaves that a panel shows: half an octave to either side at least, so that noise looks small."""
+    x = [log2(width) for width in result.widths]
+    lines = [_relative(e, x) or [0.0] for layer in result.layers for e in layer.exponents if e.quantity is quantity]
+    values = [value for line in lines for value in line]
+    return [min([-0.5, *values]) - 0.1, max([0.5, *values]) + 0.1]
 
 
 def _levels_layout(result: AuditResult, theme: Theme, *, columns: int) -> Json:
@@ -202,12 +210,14 @@ def _levels_layout(result: AuditResult, theme: Theme, *, columns: int) -> Json:
         theme, height=60 + 240 * rows, showlegend=False, margin={"l": 60, "r": 12, "t": 40, "b": 52}, annotations=[],
         grid={"rows": rows, "columns": columns, "pattern": "independent", "xgap": 0.16, "ygap": 0.26},
     )  # fmt: skip
-    for panel, label in enumerate(LABELS.values()):
+    for panel, (quantity, label) in enumerate(LABELS.items()):
         x_axis = size_axis(theme, "width" if panel >= len(LABELS) - columns else "", result.widths)
         if panel < len(LABELS) - columns:
             x_axis["title"]["text"] = ""
         layout[f"xaxis{_suffix(panel)}"] = x_axis
-        layout[f"yaxis{_suffix(panel)}"] = axis(theme, "octaves" if panel % columns == 0 else "")
+        layout[f"yaxis{_suffix(panel)}"] = axis(
+            theme, "octaves" if panel % columns == 0 else "", range=_span(result, quantity)
+        )
         layout["annotations"].append({
             "text": label, "showarrow": False, "xref": f"x{_suffix(panel)} domain", "yref": f"y{_suffix(panel)} domain",
             "x": 0, "y": 1, "xanchor": "left", "yanchor": "bottom", "font": {"size": 13, "color": theme.ink},

@@ -71,6 +71,16 @@ def test_lines_are_octaves_from_the_smallest_width_and_failures_are_strong() -> 
     assert strong[0]["x"] == [log2(width) for width in WIDTHS]
     assert strong[0]["y"] == pytest.approx([0.0, 1.5, 3.0])
     assert strong[0]["yaxis"] == "y2"  # the second panel: change of weight
+    ranges = [audit_charts(FAILING, LIGHT)[1].layout[f"yaxis{panel}"]["range"] for panel in ("", "2", "3", "4")]
+    assert ranges[0] == ranges[3] == [-0.6, 0.6]  # noise must not fill a panel
+    assert ranges[1] == pytest.approx([-0.6, 3.1])
+
+
+def test_a_line_that_follows_its_prediction_is_flat() -> None:
+    grown = _exponent(Quantity.UPDATE, 0.5, Check.FAIL).model_copy(update={"predicted": 0.5})
+    layer = _layer("a.weight", 0.0, Check.FAIL).model_copy(update={"exponents": (grown,)})
+    line = next(line for line in audit_charts(_result(layer), LIGHT)[1].data if line.get("name"))
+    assert line["y"] == pytest.approx([0.0, 0.0, 0.0])
 
 
 def test_a_ladder_that_is_none_says_so() -> None:
