@@ -28,6 +28,7 @@ SECONDS_PER_STEP = 0.012
 class Phase(StrEnum):
     """The phases of a study, in order; each is recorded once."""
 
+    AUDIT = "audit"  # the rules checked on the study's models, before anything is searched: no trials
     SEARCH = "search"  # the LR search of each arm at its proxies
     TRANSFER = "transfer"  # each target at the LR recorded in SEARCH
     VERIFY = "verify"  # the targets' own optima, as far as `verify` asks
@@ -69,8 +70,10 @@ def requests(spec: StudySpec, phase: Phase, progress: Progress) -> tuple[TrialRe
 
 
 def phase_values(spec: StudySpec, phase: Phase) -> tuple[int, ...]:
-    """The values of the axis that a phase trains at."""
+    """The values of the axis that a phase trains at (the audit's widths: its runs are no trials)."""
     match phase:
+        case Phase.AUDIT:
+            return spec.audit_widths
         case Phase.SEARCH:
             return spec.axis.proxy
         case Phase.TRANSFER | Phase.VERIFY:

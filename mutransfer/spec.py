@@ -19,9 +19,9 @@ from mutransfer.faults import fault
 from mutransfer.model_spec import BUILTIN_FAMILIES, DECODERS, OWN_FAMILY, InitSpec, ModelSpec, ReadoutInit
 
 __all__ = [
-    "BUILTIN_FAMILIES", "DECODERS", "OWN_FAMILY", "ArmSpec", "AxisSpec", "DataSpec", "EvalSpec", "InitSpec", "LrGrid",
-    "ModelSpec", "Parametrization", "ReadoutInit", "ResourceSpec", "Rule", "SearchSpec", "SeedRange", "StudySpec",
-    "TrainSpec", "VerdictSpec", "Verification", "parse_study",
+    "BUILTIN_FAMILIES", "DECODERS", "OWN_FAMILY", "ArmSpec", "AuditSpec", "AxisSpec", "DataSpec", "EvalSpec",
+    "InitSpec", "LrGrid", "ModelSpec", "Parametrization", "ReadoutInit", "ResourceSpec", "Rule", "SearchSpec",
+    "SeedRange", "StudySpec", "TrainSpec", "VerdictSpec", "Verification", "parse_study",
 ]  # fmt: skip
 
 Width = Annotated[int, Field(ge=1, le=1_048_576)]
@@ -199,6 +199,25 @@ class ResourceSpec(Value):
     max_concurrent: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
 
 
+class AuditSpec(Value):
+    """The audit before the search: the rules checked on the study's own models (docs/guide/audit.md).
+
+    `widths` are the study's own when they are three or more, else the base and its first three doublings. With `gate`
+    a μP arm that fails ends the study before anything is searched.
+    """
+
+    widths: Annotated[tuple[Width, ...], Field(min_length=3, max_length=16)] | None = None
+    steps: Annotated[int, Field(ge=8, le=1000)] = 10
+    seeds: Annotated[int, Field(ge=1, le=16)] = 2
+    gate: bool = False
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.widths is not None and list(self.widths) != sorted(set(self.widths)):
+            raise fault("widths", f"{list(self.widths)} must rise without repeats")
+        return self
+
+
 class Verification(StrEnum):
     """How targets are checked. Only FULL can end in *transfers*."""
 
@@ -219,6 +238,7 @@ class StudySpec(Value):
     widths: AxisSpec
     depth: AxisSpec | None = None
     eval: EvalSpec = EvalSpec()
+    audit: AuditSpec | None = None
     verify: Verification = Verification.FULL
     arms: Annotated[tuple[ArmSpec, ...], Field(min_length=1, max_length=64)]
     search: SearchSpec = SearchSpec()
@@ -250,7 +270,7 @@ class StudySpec(Value):
 
     def _check_heads(self) -> None:
         fixed, field = (self.model.head_dim, "head_dim") if self.model.head_dim else (self.model.heads, "heads")
-        for width in {self.widths.base, *self.widths.values} if fixed else ():
+        for width in {self.widths.base, *self.widths.values, *self.audit_widths} if fixed else ():
             if fixed and width % fixed:
                 raise fault("widths", f"width {width} is not divisible by model.{field} = {fixed}")
             if self.model.family == "llama":
@@ -297,6 +317,19 @@ class StudySpec(Value):
     def axis(self) -> AxisSpec:
         """The growing axis."""
         return self.widths if self.depth is None else self.depth
+
+    @property
+    def audit_widths(self) -> tuple[int, ...]:
+        """The ladder of widths that the audit climbs, empty when the study asks for none."""
+        if self.audit is None:
+            return ()
+        return self.audit.widths or self.default_audit_widths
+
+    @property
+    def default_audit_widths(self) -> tuple[int, ...]:
+        """The study's own widths when they are three or more, else the base and its first three doublings."""
+        own = sorted({self.widths.base, *self.widths.values})
+        return tuple(own) if len(own) >= 3 else tuple(self.widths.base * 2**doubling for doubling in range(4))
 
     def size_at(self, axis_value: int) -> tuple[int, int]:
         """(width, depth) of the models at one value of the axis."""

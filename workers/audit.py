@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 
 from models.probes import Measured, Probe
-from mutransfer.audit import AuditRun, AuditSetting, LayerTrace
-from mutransfer.spec import ArmSpec, StudySpec
+from mutransfer.audit import AuditResult, AuditRun, AuditSetting, Check, LayerTrace, judge_audit, suspects
+from mutransfer.errors import SpecError
+from mutransfer.spec import ArmSpec, Parametrization, StudySpec
 from mutransfer.trial import TrialSpec, trial_spec
 from workers.data import TokenData
 from workers.divergence import DivergenceMonitor
@@ -35,12 +36,6 @@ def audit_setting(study: StudySpec, arm: ArmSpec, *, steps: int, lr_octaves: flo
         arm=arm, model=study.model.family, base_width=study.widths.base, steps=steps,
         lr_octaves=grid.low + 0.25 * (grid.high - grid.low) if lr_octaves is None else lr_octaves,
     )  # fmt: skip
-
-
-def default_widths(study: StudySpec) -> tuple[int, ...]:
-    """The study's own widths when they are three or more, else the base and its first three doublings."""
-    own = sorted({study.widths.base, *study.widths.values})
-    return tuple(own) if len(own) >= 3 else tuple(study.widths.base * 2**doubling for doubling in range(4))
 
 
 def run_audit(
@@ -120,3 +115,28 @@ def _probe_batch(trainer: Trainer) -> torch.Tensor:
     tokens = PROBE_SEQUENCES * context
     x_BT, _ = next(iter(trainer.data.heldout_batches(tokens=tokens, batch=PROBE_SEQUENCES, context=context)))
     return torch.from_numpy(x_BT).to(trainer.device)
+
+
+def audit_study(
+    study: StudySpec, data: TokenData, *, device: str, model_packages: Sequence[str], on_run: OnRun
+) -> list[AuditResult]:
+    """The audit phase of a study: every arm, as its `audit` section asks. Nothing when it has none."""
+    if study.audit is None:
+        return []
+    results = []
+    for arm in study.arms:
+        setting = audit_setting(study, arm, steps=study.audit.steps)
+        runs = run_audit(
+            study, setting, data, widths=study.audit_widths, seeds=study.audit.seeds, device=device,
+            model_packages=model_packages, on_run=on_run,
+        )  # fmt: skip
+        results.append(judge_audit(runs, setting))
+    return results
+
+
+def gate(results: Sequence[AuditResult]) -> None:
+    """Raises SpecError when a μP arm fails its audit, naming the layers."""
+    for result in results:
+        if result.check is Check.FAIL and result.arm.parametrization is Parametrization.MUP:
+            layers = ", ".join(suspects(result)) or "; ".join(result.problems)
+            raise SpecError.at("audit", f"arm {result.arm.name} fails the audit and `gate` is on: {layers}")

@@ -56,11 +56,11 @@ def audit(
     """
     from mutransfer.audit import judge_audit
     from mutransfer.spec import Parametrization, parse_study
-    from workers.audit import audit_setting, default_widths
+    from workers.audit import audit_setting
 
     study = parse_study(load_study(file))
     setting = audit_setting(study, find_arm(study, arm), steps=steps, lr_octaves=lr_octaves)
-    ladder = parse_widths(widths) if widths else default_widths(study)
+    ladder = parse_widths(widths) if widths else study.audit_widths or study.default_audit_widths
     runs = _run(_checked(study, ladder), setting, ladder, seeds)
     result = judge_audit(runs, setting)
     if json:

@@ -23,7 +23,7 @@ from mutransfer.plan import Phase
 from mutransfer.result import StudyRef, StudyResult
 from service.db.driver_store import DriverStore, DriverStudy
 from service.db.session import make_engine, session_factory
-from service.db.states import StudyState
+from service.db.states import PhaseState, StudyState
 from service.logging import configure_logging
 from service.settings import Settings
 from workers.control import Control, Stopped, StopReason
@@ -92,6 +92,8 @@ class Driver:
             raise Stopped(StopReason.CANCELLED)
         self._control.patiently(self._store.mark_running)
         facts = self._facts(study)
+        if study.spec.audit is not None:
+            self._audit(study, facts)
         if not self._has_ended_training():
             self._train(study, facts)
         self._judge(study)
@@ -108,6 +110,28 @@ class Driver:
         self._control.patiently(lambda: self._store.record_facts(facts))
         _log.info("data prepared", train_tokens=facts.train_tokens, heldout_tokens=facts.heldout_tokens)
         return facts
+
+    def _audit(self, study: DriverStudy, facts: StudyFacts) -> None:
+        """The audit phase, once, in this process. Raises SpecError when it is a gate and a μP arm fails."""
+        from mutransfer.audit import AuditResult
+        from workers.audit import audit_study, gate
+        from workers.data import prepare
+
+        record = self._control.patiently(lambda: self._store.phase(Phase.AUDIT))
+        if record is None or record.state is not PhaseState.FINISHED:
+            self._control.patiently(lambda: self._store.begin_phase(Phase.AUDIT))
+            results = audit_study(
+                study.spec, prepare(study.spec.data, self._cache), device=facts.environment.device_type,
+                model_packages=self._settings.model_packages, on_run=lambda _run: self._control.check(),
+            )  # fmt: skip
+            payload = {"audits": [result.model_dump(mode="json") for result in results]}
+            said = {"checks": {result.arm.name: result.check.value for result in results}}
+            self._control.patiently(lambda: self._store.finish_phase(Phase.AUDIT, payload, said=said))
+            _log.info("audited", **said)
+        else:
+            results = [AuditResult.model_validate(found) for found in record.payload["audits"]]
+        if study.spec.audit is not None and study.spec.audit.gate:
+            gate(results)
 
     @property
     def _cache(self) -> Path:

@@ -72,10 +72,13 @@ class Dashboard:
 
     def study(
         self, study_id: str, arm: _Text = None, size: _Size = None, recipe_width: _Size = None,
-        recipe_arm: _Text = None,
+        recipe_arm: _Text = None, audit_arm: _Text = None,
     ) -> Response:  # fmt: skip
         """One study, top to bottom."""
-        asked = Asked(arm=arm, size=_number(size), recipe_width=_number(recipe_width), recipe_arm=recipe_arm)
+        asked = Asked(
+            arm=arm, size=_number(size), recipe_width=_number(recipe_width), recipe_arm=recipe_arm,
+            audit_arm=audit_arm,
+        )  # fmt: skip
         try:
             with reading(self._sessions) as session:
                 view = study_view(session, study_id, asked)
@@ -84,10 +87,12 @@ class Dashboard:
         return self._html("study.html", view=view, kinds=[kind.value for kind in EventKind])
 
     def figures(
-        self, request: Request, study_id: str, theme: str = "light", arm: _Text = None, size: _Size = None
-    ) -> Response:
+        self, request: Request, study_id: str, theme: str = "light", arm: _Text = None, size: _Size = None,
+        audit_arm: _Text = None,
+    ) -> Response:  # fmt: skip
         """All charts of a study's page in one theme, as Plotly figures."""
-        asked, colours = Asked(arm=arm, size=_number(size)), THEMES.get(theme, LIGHT)
+        asked = Asked(arm=arm, size=_number(size), audit_arm=audit_arm)
+        colours = THEMES.get(theme, LIGHT)
 
         def read(session: Session) -> Response:
             found = [chart.document() for chart in page_charts(session, study_id, asked, colours)]
@@ -96,9 +101,11 @@ class Dashboard:
 
         return self._found(read)
 
-    def table(self, study_id: str, key: str, arm: _Text = None, size: _Size = None) -> Response:
+    def table(
+        self, study_id: str, key: str, arm: _Text = None, size: _Size = None, audit_arm: _Text = None
+    ) -> Response:
         """The table of one chart as CSV."""
-        asked = Asked(arm=arm, size=_number(size))
+        asked = Asked(arm=arm, size=_number(size), audit_arm=audit_arm)
 
         def read(session: Session) -> Response:
             chart = page_chart(session, study_id, key, asked)

@@ -12,7 +12,7 @@ from mutransfer.plan import Phase, PlanEstimate, estimate, phase_values
 from mutransfer.recipe import Recipe, recipe
 from mutransfer.result import StudyResult
 from mutransfer.spec import StudySpec
-from service.dashboard import queries, training
+from service.dashboard import audits, queries, training
 from service.dashboard.training import Choice
 from service.db import studies, trial_pages
 from service.db.events import Event, EventKind
@@ -31,6 +31,7 @@ from service.studies.read import result_document
 EVENTS_SHOWN = 40
 _PRINTABLE_VOCAB = 97  # of the default tokenizer: for estimates before a worker has read the data
 _PHASE_WORDS = {
+    Phase.AUDIT: "the rules, checked",
     Phase.SEARCH: "at the proxies",
     Phase.TRANSFER: "to the targets",
     Phase.VERIFY: "the targets' own optima",
@@ -83,6 +84,8 @@ class StudyView:
     cards: tuple[ArmCard, ...]
     charts: tuple[Chart, ...]
     training: Chart
+    audit: tuple[Chart, ...]
+    audit_arm: str
     choice: Choice
     sizes: tuple[int, ...]
     transfer: Table
@@ -102,6 +105,7 @@ class Asked:
     size: int | None = None
     recipe_width: int | None = None
     recipe_arm: str | None = None
+    audit_arm: str | None = None
 
 
 def version_of(row: StudyRow, tally: Tally) -> str:
@@ -122,6 +126,8 @@ def study_view(session: Session, study_id: str, asked: Asked) -> StudyView:
         row=row, spec=spec, tally=tally, version=version_of(row, tally), result=result, answer=words.answer(result),
         cards=arm_cards(result), charts=charts(result, spec), choice=choice, sizes=spec.axis.values,
         training=training.chart(session, result, choice, LIGHT), transfer=transfer_table(result),
+        audit=audits.charts(session, spec, study_id, asked.audit_arm, LIGHT),
+        audit_arm=audits.chosen_arm(session, spec, study_id, asked.audit_arm),
         progress=_progress(session, row, spec, tally, plan), recipe=_recipe_form(spec, result, facts, asked),
         conditions=words.conditions(spec), plan=plan, is_final=state.is_final,
         events=tuple((e, event_words(e)) for e in queries.last_events(session, study_id, EVENTS_SHOWN)),
@@ -185,7 +191,8 @@ def page_charts(session: Session, study_id: str, asked: Asked, theme: Theme) -> 
     """The charts of a study's page in page order. Raises NotFoundError."""
     result, spec = result_document(session, study_id), StudySpec.model_validate(studies.get(session, study_id).spec)
     chosen = training.choose(result, spec, asked.arm, asked.size)
-    return (*charts(result, spec, theme), training.chart(session, result, chosen, theme))
+    audit = audits.charts(session, spec, study_id, asked.audit_arm, theme)
+    return (*charts(result, spec, theme), training.chart(session, result, chosen, theme), *audit)
 
 
 def page_chart(session: Session, study_id: str, key: str, asked: Asked) -> Chart:

@@ -135,8 +135,10 @@ class DriverStore:
 
         self._write(work)
 
-    def finish_phase(self, phase: str, payload: Mapping[str, Any] | None = None) -> None:
-        """Record a phase's outcome, once: the same payload again changes nothing.
+    def finish_phase(
+        self, phase: str, payload: Mapping[str, Any] | None = None, *, said: Mapping[str, Any] | None = None
+    ) -> None:
+        """Record a phase's outcome, once: the same payload again changes nothing. The event tells `said`, else all.
 
         The search phase's payload holds `{"recorded": {arm: LR in octaves or None}}`, which `recorded` returns.
         Raises ConflictError when the phase has not begun, or has finished with another payload.
@@ -153,7 +155,12 @@ class DriverStore:
                 return
             row.state, row.payload = PhaseState.FINISHED, document
             row.finished_at = db_now()  # an SQL expression, evaluated at flush
-            add_event(session, self._study_id, EventKind.PHASE_FINISHED, {"phase": phase, **document})
+            add_event(
+                session,
+                self._study_id,
+                EventKind.PHASE_FINISHED,
+                {"phase": phase, **(document if said is None else said)},
+            )
 
         self._write(work)
 

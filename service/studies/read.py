@@ -8,15 +8,17 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
+from mutransfer.audit import AuditResult
 from mutransfer.base import digest
-from mutransfer.errors import ConflictError
+from mutransfer.errors import ConflictError, NotFoundError
 from mutransfer.facts import StudyFacts
 from mutransfer.judge import CurveData, judge_study
+from mutransfer.plan import Phase
 from mutransfer.recipe import Recipe, recipe
 from mutransfer.result import Cost, StudyRef, StudyResult
 from mutransfer.spec import StudySpec
 from service.db import events, progress, studies, trial_pages
-from service.db.states import StudyState
+from service.db.states import PhaseState, StudyState
 from service.db.tables import StudyRow
 from service.studies.schemas import StudyRead
 
@@ -63,6 +65,19 @@ def result_document(session: Session, study_id: str) -> StudyResult:
         ref=StudyRef(id=row.id, name=row.name, state=row.state),
         cost=progress.cost(session, study_id, spec),
     )
+
+
+def audits(session: Session, study_id: str) -> tuple[AuditResult, ...]:
+    """The audit of each arm. Raises NotFoundError while there is none."""
+    spec = StudySpec.model_validate(studies.get(session, study_id).spec)
+    if spec.audit is None:
+        raise NotFoundError(
+            f"study {study_id} asks for no audit: give it an `audit` section, or run `mutransfer audit`"
+        )
+    done = [p for p in studies.phases(session, study_id) if p.name == Phase.AUDIT and p.state == PhaseState.FINISHED]
+    if not done:
+        raise NotFoundError(f"the audit of study {study_id} has not finished yet")
+    return tuple(AuditResult.model_validate(found) for found in done[0].payload["audits"])
 
 
 def facts(session: Session, study_id: str) -> StudyFacts:

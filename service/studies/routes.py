@@ -28,6 +28,7 @@ from service.studies.schemas import (
     EXAMPLE_STREAM,
     ArmCurves,
     ArmVerdict,
+    AuditRead,
     CurvesRead,
     StudyPage,
     StudyRead,
@@ -154,6 +155,13 @@ def study_result(study_id: StudyId, context: ContextDep) -> StudyResult:
     """The result document; while the study runs, over what has finished so far."""
     with reading(context.sessions) as session:
         return read.result_document(session, study_id)
+
+
+@router.get("/studies/{study_id}/audit", responses=NOT_FOUND)
+def study_audit(study_id: StudyId, context: ContextDep) -> AuditRead:
+    """The audit of each arm: exponents in width of weights and outputs, held to the rules. 404 before it has run."""
+    with reading(context.sessions) as session:
+        return AuditRead(audits=read.audits(session, study_id))
 
 
 @router.get("/studies/{study_id}/curves", responses=NOT_FOUND)

@@ -5,6 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from mutransfer.audit import AuditResult
 from mutransfer.result import Curve, Verdict
 from mutransfer.spec import Parametrization, StudySpec
 from service.db.states import StudyState
@@ -160,6 +161,12 @@ class VerdictRead(BaseModel):
     state: StudyState
     final: bool
     arms: list[ArmVerdict]
+
+
+class AuditRead(BaseModel):
+    """The audit of each arm, as `mutransfer audit` prints it."""
+
+    audits: tuple[AuditResult, ...]
 
 
 class EventRead(BaseModel):

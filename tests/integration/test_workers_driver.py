@@ -8,11 +8,13 @@ import time
 import numpy as np
 import pytest
 
+from mutransfer.audit import Check
 from mutransfer.result import StudyResult
 from mutransfer.spec import StudySpec, parse_study
 from service.db.leases import Claim
 from service.db.states import StudyState
 from service.db.tables import StudyRow
+from service.studies.read import audits
 from tests.driver_support import Bench, ray_cluster
 from tests.trials import small_study
 
@@ -103,6 +105,30 @@ def assert_completed(bench: Bench, study_id: str) -> None:
     [(epoch,)] = bench.query("SELECT epoch FROM leases")
     assert bench.run(Claim(study_id=study_id, epoch=epoch, state=StudyState.RUNNING)) == 0
     assert bench.query("SELECT state FROM studies") == [("completed",)]
+
+
+def test_the_audit_comes_first_and_as_a_gate_ends_a_study_with_a_wrong_rule(shared: Bench, text: Path) -> None:
+    # Adam's update has norm sqrt(d_out d_in): this law leaves the multiplier of hidden matrices at 1.
+    wrong = {"optimizer": "torch.optim:Adam", "rule": "derived", "law": [-0.5, 0.5]}
+    spec = small_study(
+        data={"source": f"text:{text}"},
+        model={"family": "mlp", "head_dim": None, "depth": 1, "context": 8},
+        widths={"base": 32, "proxy": [32], "targets": [128]},
+        audit={"widths": [32, 64, 128, 256], "steps": 8, "gate": True},
+        arms=[{"optimizer": "adamw", "parametrization": "mup"}, wrong],
+    )
+    study_id = shared.submit(spec)
+    assert shared.run(shared.claim()) == 0, shared.logs()
+    [(state, error)] = shared.query("SELECT state, error FROM studies")
+    assert state == "failed"
+    assert error.startswith("audit: arm Adam-mup fails the audit"), error
+    assert "layers.0.weight" in error
+    assert shared.query("SELECT name, state FROM phases") == [("audit", "finished")]
+    assert shared.query("SELECT count(*) FROM trials") == [(0,)]
+    with shared.sessions() as session:
+        right, found = audits(session, study_id)
+    assert right.check is not Check.FAIL
+    assert found.check is Check.FAIL
 
 
 def test_sigterm_drains_and_cancellation_ends_all_processes(bench: Bench, text: Path) -> None:

@@ -147,7 +147,7 @@ export class Charts {
     const documents = await this.load(name, fresh);
     for (const chart of this.charts) {
       const found = documents.find((one) => one.key === chart.key);
-      if (found && (!only || only === chart.key)) await chart.draw(found);
+      if (found && (!only || only.split(" ").includes(chart.key))) await chart.draw(found);
     }
     document.documentElement.dataset.charts = name;
     if (name === "dark") this.load("light", false); // at hand when the page is printed

@@ -20,7 +20,7 @@ from mutransfer.roles import ParameterRole
 from mutransfer.spec import Parametrization, StudySpec
 from mutransfer.trial import TrialSpec
 from tests.trials import SMALL, merged, small_study, token_data
-from workers.audit import audit_run, audit_setting, audit_trial, default_widths, run_audit
+from workers.audit import audit_run, audit_setting, audit_trial, run_audit
 from workers.cli import register
 from workers.cli_audit import parse_widths
 from workers.train import Trainer
@@ -145,8 +145,8 @@ def test_the_audited_trial_is_the_studys_at_a_constant_rate() -> None:
 
 
 def test_widths_unless_given_are_the_studys_or_doublings_of_its_base() -> None:
-    assert default_widths(_study(widths={"proxy": [64, 128], "targets": [256]})) == (64, 128, 256)
-    assert default_widths(_study()) == (64, 128, 256, 512)
+    assert _study(widths={"proxy": [64, 128], "targets": [256]}).default_audit_widths == (64, 128, 256)
+    assert _study().default_audit_widths == (64, 128, 256, 512)
 
 
 # --- the command -----------------------------------------------------------------------------------------------------
