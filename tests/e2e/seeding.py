@@ -17,6 +17,7 @@ from service.db.migrate import upgrade
 from service.db.session import Sessions, make_engine, reading, session_factory
 from service.settings import Settings
 from service.studies.read import result_document
+from tests.e2e.audits import audits_of
 from tests.e2e.samples import Bowl, Simulation, simulate, study_spec, trial_result
 
 ENVIRONMENT = Environment(data_fingerprint="f" * 16, code_digest="c" * 16, torch_version="2.13", device_type="cpu")
@@ -57,6 +58,10 @@ class Seeder:
         store = DriverStore(self._seeded.sessions, study_id, claim.epoch, ttl_seconds=3600.0)
         store.mark_running()
         store.record_facts(FACTS)
+        if simulation.spec.audit is not None:
+            store.begin_phase(Phase.AUDIT)
+            payload = {"audits": [found.model_dump(mode="json") for found in audits_of(simulation.spec)]}
+            store.finish_phase(Phase.AUDIT, payload, said={})
         for phase in (Phase.SEARCH, Phase.TRANSFER, Phase.VERIFY):
             self._phase(store, simulation, phase)
         self._seeded.simulations[simulation.spec.name] = simulation
@@ -127,6 +132,7 @@ def seed(home: Path) -> Seeded:
     seeder.complete(simulate(study_spec("narrow-limits", search=_narrow_search())))
     arms = [{"optimizer": "adamw", "parametrization": "mup"}]
     seeder.complete(simulate(study_spec("too-noisy", arms=arms), arms=NOISY))
+    seeder.complete(simulate(study_spec("audited", audit={"steps": 8})))
     study_id = seeder.complete(simulate(study_spec("quickstart")))
     with seeded.sessions.begin() as session:
         studies.set_mlflow_url(session, study_id, "http://127.0.0.1:5000/#/experiments/1/runs/abc")

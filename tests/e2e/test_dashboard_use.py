@@ -126,6 +126,26 @@ def test_training_curves_of_chosen_trials(visitor: Visitor, site: Seeded) -> Non
     assert "arm=adamw-sp" in page.url
 
 
+def test_the_audit_of_a_chosen_arm(visitor: Visitor, site: Seeded, pictures: Path) -> None:
+    page = visitor.open(f"/studies/{site.ids['audited']}", charts=True)
+    expect(page.locator("#title-audit-exponents")).to_contain_text("adamw-mup: all 15 matrices follow")
+    page.locator("#audit-exponents select[name=audit_arm]").select_option("adamw-sp")
+    expect(page.locator("#title-audit-exponents")).to_contain_text("adamw-sp: the scaling is wrong at")
+    cells = "document.querySelector('#audit-exponents .canvas').data[0].text.flat()"
+    page.wait_for_function(f"() => {cells}.some((text) => text.includes('✕'))")
+    assert "audit_arm=adamw-sp" in page.url
+    page.locator("#audit-exponents").screenshot(path=pictures / "audit-exponents.png")
+    page.locator("#audit-levels").screenshot(path=pictures / "audit-levels.png")
+    with page.expect_download() as started:
+        page.locator("#csv-audit-exponents").click()
+    assert "adamw" not in started.value.suggested_filename
+    assert "blocks.0.attention.query.weight" in started.value.path().read_text()
+
+
+def test_a_study_without_an_audit_shows_none(visitor: Visitor, site: Seeded) -> None:
+    assert visitor.open(f"/studies/{site.ids['quickstart']}").locator("#audit-exponents").count() == 0
+
+
 def test_markdown_of_the_transfer_table_can_be_copied(visitor: Visitor, site: Seeded) -> None:
     page = visitor.open(f"/studies/{site.ids['quickstart']}")
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])

@@ -22,7 +22,8 @@ def test_every_route_of_the_interface_is_described(document: dict[str, Any]) -> 
     study = "/api/v1/studies/{study_id}"
     assert set(document["paths"]) == {
         "/api/v1/studies", "/api/v1/plan", study, f"{study}/cancel", f"{study}/trials", f"{study}/trials/{{key}}",
-        f"{study}/curves", f"{study}/verdict", f"{study}/result", f"{study}/recipe", f"{study}/events",
+        f"{study}/curves", f"{study}/audit", f"{study}/verdict", f"{study}/result", f"{study}/recipe",
+        f"{study}/events",
         "/api/v1/schema/study", "/api/v1/schema/result", "/healthz",
     }  # fmt: skip
     for path, operations in document["paths"].items():
