@@ -15,7 +15,7 @@ Group = dict[str, Any]
 State = dict[str, Tensor]
 
 #: A CPU runs blocks up to this size faster in one batch (fewer calls), larger ones one by one (they stay in its cache).
-CPU_STACK_NUMEL = 64 * 64
+CPU_STACK_NUMEL = 128 * 128
 
 
 def splits(dim: int, block_size: int | None, *, active: bool) -> list[slice]:
@@ -123,14 +123,16 @@ def stacks_of(group: Group) -> list[Stack]:
     by_key: dict[tuple[Any, ...], Stack] = {}
     for parameter in group["params"]:
         for block in blocks_of(parameter, group):
-            alone = len(by_key) if _is_better_alone(block) else -1
+            rows, columns = block.shape
+            alone = len(by_key) if is_better_alone(rows * columns, parameter.device) else -1
             key = (alone, block.shape, block.active, parameter.dtype, parameter.device)
             by_key.setdefault(key, Stack(group, [])).blocks.append(block)
     return list(by_key.values())
 
 
-def _is_better_alone(block: Block) -> bool:
-    return block.parameter.device.type == "cpu" and block.shape[0] * block.shape[1] > CPU_STACK_NUMEL
+def is_better_alone(numel: int, device: torch.device) -> bool:
+    """Whether matrices of `numel` elements are faster one by one than in a batch: large ones on a CPU."""
+    return device.type == "cpu" and numel > CPU_STACK_NUMEL
 
 
 def assign_slots(stacks: Sequence[Stack]) -> None:

@@ -7,6 +7,8 @@ For each matrix with gradient `G`, momentum `mu` and learning rate `lr`:
     O  = newton_schulz(N)                          singular values near 1, singular vectors kept
     W <- (1 - lr wd) W - lr * factor(shape) * O
 
+`newton_schulz` applies odd quintics `p(x) = a x + b x^3 + c x^5` to the singular values: one quintic over and over
+(Jordan), or Polar Express (Amsel et al. 2025, arXiv 2505.16932), each the best for what the one before has left.
 `factor` is one of `mutransfer.scaling.muon_factor`. Every parameter must be a matrix; embeddings, readout and vectors
 train by another algorithm beside it (optimizers.composite).
 """
@@ -20,34 +22,62 @@ from torch.optim import Optimizer
 
 from mutransfer.algorithms import MuonScale
 from mutransfer.scaling import muon_factor
+from optimizers.blocks import is_better_alone
 
 #: The quintic of Jordan et al.: steepest at zero, singular values end in about [0.7, 1.2] after five steps.
 QUINTIC = (3.4445, -4.7750, 2.0315)
 
+#: Optimal one after the other; singular values from 1e-3 of the Frobenius norm up end in [0.84, 1.15].
+POLAR_EXPRESS = (
+    (8.1566, -22.4833, 15.8788),
+    (4.0429, -2.8089, 0.5000),
+    (3.8917, -2.7725, 0.5061),
+    (3.2858, -2.3681, 0.4645),
+    (2.3465, -1.7098, 0.4232),
+)
 
-def newton_schulz_reference(G: Tensor, *, steps: int, eps: float) -> Tensor:
-    """Plain Newton–Schulz on one matrix in its own dtype, straight from the definition: the oracle of the fast path."""
-    a, b, c = QUINTIC
+#: Polar Express divides by a little more than the norm, since rounding up past 1 would diverge.
+POLAR_EXPRESS_SAFETY = 1.02
+
+
+def polynomials(coefficients: str, steps: int) -> tuple[float, list[tuple[float, float, float]]]:
+    """What the Frobenius norm is multiplied by before dividing, and the `(a, b, c)` of each step.
+
+    Raises ValueError for unknown coefficients and for more than Polar Express's five steps.
+    """
+    match coefficients:
+        case "quintic":
+            return 1.0, [QUINTIC] * steps
+        case "polar_express" if steps <= len(POLAR_EXPRESS):
+            return POLAR_EXPRESS_SAFETY, list(POLAR_EXPRESS[:steps])
+        case "polar_express":
+            raise ValueError(f"newton_schulz_steps must be at most 5 with polar_express, got {steps}")
+    raise ValueError(f"coefficients must be quintic or polar_express, got {coefficients!r}")
+
+
+def newton_schulz_reference(G: Tensor, *, steps: int, eps: float, coefficients: str = "quintic") -> Tensor:
+    """Plain iteration on one matrix in its own dtype, straight from the definition: the oracle of the fast path."""
+    safety, triples = polynomials(coefficients, steps)
     X: Tensor = G.mT if G.shape[0] > G.shape[1] else G
-    X = X / X.norm().clamp(min=eps)
-    for _ in range(steps):
+    X = X / (safety * X.norm()).clamp(min=eps)
+    for a, b, c in triples:
         A = X @ X.mT
         X = a * X + (b * A + c * A @ A) @ X
     return X.mT if G.shape[0] > G.shape[1] else X
 
 
-def newton_schulz(G: Tensor, *, steps: int, eps: float, dtype: torch.dtype) -> Tensor:
+def newton_schulz(G: Tensor, *, steps: int, eps: float, dtype: torch.dtype, coefficients: str = "quintic") -> Tensor:
     """Orthogonalise a matrix `(m, n)` or a stack `(s, m, n)`, computing in `dtype`; returns G's shape and dtype.
 
     Works on the transpose of tall matrices, so the Gram matrix has the smaller side; the polynomial is two fused
     multiply-adds a step (addmm/baddbmm), not three kernels.
     """
-    a, b, c = QUINTIC
+    safety, triples = polynomials(coefficients, steps)
     tall = G.shape[-2] > G.shape[-1]
     X = (G.mT if tall else G).to(dtype)
-    X = X / torch.linalg.matrix_norm(X, keepdim=True).clamp(min=eps)
+    X = X / (safety * torch.linalg.matrix_norm(X, keepdim=True)).clamp(min=eps)
     addmm = torch.baddbmm if X.ndim == 3 else torch.addmm
-    for _ in range(steps):
+    for a, b, c in triples:
         A = X @ X.mT
         B = addmm(A, A, A, beta=b, alpha=c)
         X = addmm(X, B, X, beta=a)
@@ -71,6 +101,7 @@ class Muon(Optimizer):
         nesterov: bool = True,
         weight_decay: float = 0.0,
         scale: MuonScale | str = MuonScale.SPECTRAL,
+        coefficients: str = "quintic",
         newton_schulz_steps: int = 5,
         eps: float = 1e-7,
         maximize: bool = False,
@@ -83,6 +114,7 @@ class Muon(Optimizer):
             "nesterov": nesterov,
             "weight_decay": weight_decay,
             "scale": str(MuonScale(scale)),
+            "coefficients": str(coefficients),
             "newton_schulz_steps": newton_schulz_steps,
             "eps": eps,
             "maximize": maximize,
@@ -92,10 +124,11 @@ class Muon(Optimizer):
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group as torch does. Raises ValueError for a parameter that is not a matrix."""
         super().add_param_group(param_group)
-        for parameter in self.param_groups[-1]["params"]:
-            if parameter.ndim != 2:
-                del self.param_groups[-1]
-                raise ValueError(f"Muon trains matrices; this parameter has shape {tuple(parameter.shape)}")
+        try:
+            _check_group(self.param_groups[-1])
+        except ValueError:
+            del self.param_groups[-1]
+            raise
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -123,7 +156,12 @@ class Muon(Optimizer):
 
     def _step_stack(self, stack: list[Tensor], group: dict[str, Any]) -> None:
         directions = [self._direction(p, group) for p in stack]
-        options = {"steps": group["newton_schulz_steps"], "eps": group["eps"], "dtype": compute_dtype(stack[0].device)}
+        options = {
+            "steps": group["newton_schulz_steps"],
+            "eps": group["eps"],
+            "coefficients": group["coefficients"],
+            "dtype": compute_dtype(stack[0].device),
+        }
         if len(stack) == 1:
             updates = [newton_schulz(directions[0], **options)]
         else:
@@ -134,10 +172,17 @@ class Muon(Optimizer):
             parameter.add_(update, alpha=-rate)
 
 
+def _check_group(group: dict[str, Any]) -> None:
+    polynomials(group["coefficients"], group["newton_schulz_steps"])
+    for parameter in group["params"]:
+        if parameter.ndim != 2:
+            raise ValueError(f"Muon trains matrices; this parameter has shape {tuple(parameter.shape)}")
+
+
 def _stacks(matrices: list[Tensor]) -> list[list[Tensor]]:
-    """Same-shaped matrices together on CUDA, where one batched product beats many; one by one on a CPU."""
+    """Same-shaped matrices together where one batched product beats many: on CUDA, and small ones on a CPU."""
     by_shape: dict[tuple[Any, ...], list[Tensor]] = {}
     for index, matrix in enumerate(matrices):
-        alone = index if matrix.device.type != "cuda" else -1
+        alone = index if is_better_alone(matrix.numel(), matrix.device) else -1
         by_shape.setdefault((alone, matrix.shape, matrix.dtype, matrix.device), []).append(matrix)
     return list(by_shape.values())

@@ -53,4 +53,11 @@ def power_iteration_qr(A: Tensor, Q: Tensor) -> tuple[Tensor, Tensor]:
     P = A @ Q
     order = (Q * P).sum(dim=-2).argsort(dim=-1, descending=True)
     P = P.gather(-1, order.unsqueeze(-2).expand_as(P))
-    return torch.linalg.qr(P)[0], order
+    return orthonormal(P), order
+
+
+def orthonormal(P: Tensor) -> Tensor:
+    """The `Q` of `P = Q R`, by Householder reflections: torch.linalg.qr without the tenth it spends on `R`."""
+    reflections, scales = torch.geqrf(P)
+    Q: Tensor = torch.linalg.householder_product(reflections, scales)
+    return Q

@@ -173,12 +173,12 @@ def _refresh(batch: Batch, side: str) -> None:
     places = batch.due(side)
     if places == []:
         return
-    state = {name: tensor[places] for name, tensor in batch.state.items()}
-    old = state[f"{side}_basis"]
-    new, order = power_iteration_qr(state[side], old)
-    dim = -2 if side == "left" else -1
-    moved = new.mT @ (old @ state["exp_avg"]) if side == "left" else (state["exp_avg"] @ old.mT) @ new
-    index = order.unsqueeze(-1 if side == "left" else -2).expand_as(state["exp_avg_sq"])
-    batch.state["exp_avg"][places] = moved
-    batch.state["exp_avg_sq"][places] = state["exp_avg_sq"].gather(dim, index)
-    batch.state[f"{side}_basis"][places] = new
+    state, basis = batch.state, f"{side}_basis"
+    m, v, old = (state[name][places] for name in ("exp_avg", "exp_avg_sq", basis))
+    new, order = power_iteration_qr(state[side][places], old)
+    if side == "left":
+        m, v = new.mT @ (old @ m), v.gather(-2, order.unsqueeze(-1).expand_as(v))
+    else:
+        m, v = (m @ old.mT) @ new, v.gather(-1, order.unsqueeze(-2).expand_as(v))
+    for name, value in (("exp_avg", m), ("exp_avg_sq", v), (basis, new)):
+        state[name][places] = value

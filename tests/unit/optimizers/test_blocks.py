@@ -50,7 +50,7 @@ def test_blocks_tile_the_matrix(rows: int, columns: int, size: int, limit: int) 
 
 
 def test_small_equal_blocks_share_a_stack_and_large_ones_stand_alone_on_a_cpu() -> None:
-    small, large = [torch.zeros(8, 8) for _ in range(3)], [torch.zeros(70, 70) for _ in range(2)]
+    small, large = [torch.zeros(8, 8) for _ in range(3)], [torch.zeros(130, 130) for _ in range(2)]
     sizes = [len(stack.blocks) for stack in stacks_of(_group([*small, *large, torch.zeros(8, 9)]))]
     assert sizes == [3, 1, 1, 1]
 

@@ -26,11 +26,66 @@ def _descend(optimizer: torch.optim.Optimizer, parameters: list[Tensor], steps: 
         optimizer.step()
 
 
+@pytest.mark.parametrize("coefficients", ["quintic", "polar_express"])
 @pytest.mark.parametrize("shape", [*SHAPES, (64, 256)])
-def test_newton_schulz_equals_its_reference(shape: tuple[int, int]) -> None:
+def test_newton_schulz_equals_its_reference(shape: tuple[int, int], coefficients: str) -> None:
     matrix = torch.randn(shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
-    fast = newton_schulz(matrix, steps=5, eps=1e-7, dtype=torch.float64)
-    torch.testing.assert_close(fast, newton_schulz_reference(matrix, steps=5, eps=1e-7), rtol=1e-10, atol=1e-10)
+    fast = newton_schulz(matrix, steps=5, eps=1e-7, dtype=torch.float64, coefficients=coefficients)
+    plain = newton_schulz_reference(matrix, steps=5, eps=1e-7, coefficients=coefficients)
+    torch.testing.assert_close(fast, plain, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("steps", [1, 3, 5])
+def test_polar_express_applies_its_polynomials_to_the_singular_values(steps: int) -> None:
+    """Against an SVD: `U p(S / (1.02 ||S||)) V'`, with the published triples written out here once more."""
+    triples = [
+        (8.1566, -22.4833, 15.8788),
+        (4.0429, -2.8089, 0.5000),
+        (3.8917, -2.7725, 0.5061),
+        (3.2858, -2.3681, 0.4645),
+        (2.3465, -1.7098, 0.4232),
+    ]
+    matrix = torch.randn(48, 32, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    left, values, right = torch.linalg.svd(matrix, full_matrices=False)
+    values = values / (1.02 * values.norm())
+    for a, b, c in triples[:steps]:
+        values = a * values + b * values**3 + c * values**5
+    result = newton_schulz(matrix, steps=steps, eps=1e-7, dtype=torch.float64, coefficients="polar_express")
+    torch.testing.assert_close(result, (left * values) @ right, rtol=1e-9, atol=1e-9)
+
+
+def test_polar_express_lifts_small_singular_values_where_the_quintic_does_not() -> None:
+    """From a thousandth of the norm up they end in [0.84, 1.15]; the quintic's end at 0.47 and up."""
+    values = torch.logspace(-3, 0, 64, dtype=torch.float64)
+    Q = torch.linalg.qr(torch.randn(64, 64, generator=torch.Generator().manual_seed(3), dtype=torch.float64))[0]
+    matrix = (Q * (values / values.norm()).clamp(min=1e-3)) @ Q.T
+    lifted = {
+        name: torch.linalg.svdvals(newton_schulz(matrix, steps=5, eps=1e-7, dtype=torch.float64, coefficients=name))
+        for name in ("quintic", "polar_express")
+    }
+    assert lifted["polar_express"].min() > 0.84
+    assert lifted["polar_express"].max() < 1.15
+    assert lifted["quintic"].min() < 0.5
+
+
+def test_polar_express_stays_finite_in_half_precision_and_on_rank_one() -> None:
+    """The norm of a rank-one matrix rounded up past 1 is where the undivided iteration would diverge."""
+    vector = torch.randn(64, 1, generator=torch.Generator().manual_seed(3))
+    matrix = vector @ vector.T
+    result = newton_schulz(matrix, steps=5, eps=1e-7, dtype=torch.bfloat16, coefficients="polar_express")
+    assert torch.linalg.svdvals(result)[0] < 1.2
+
+
+def test_groups_may_differ_in_coefficients() -> None:
+    quintic, express = _matrices(), _matrices()
+    for parameter in (*quintic, *express):
+        parameter.grad = parameter.clone()
+    groups = [{"params": quintic}, {"params": express, "coefficients": "polar_express"}]
+    Muon(groups, lr=1.0, scale="none").step()
+    for a, b, start in zip(quintic, express, _matrices(), strict=True):
+        expected = newton_schulz_reference(start, steps=5, eps=1e-7, coefficients="polar_express")
+        torch.testing.assert_close(start - b, expected, rtol=1e-4, atol=1e-4)
+        assert not torch.allclose(a, b)
 
 
 def test_a_stack_is_its_matrices_one_by_one() -> None:
@@ -130,7 +185,17 @@ def test_saved_state_goes_on_bit_for_bit() -> None:
     assert all(torch.equal(a, b) for a, b in zip(whole, halves, strict=True))
 
 
-@pytest.mark.parametrize("bad", [{"lr": -1.0}, {"momentum": 1.0}, {"weight_decay": -0.1}, {"scale": "huge"}])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"lr": -1.0},
+        {"momentum": 1.0},
+        {"weight_decay": -0.1},
+        {"scale": "huge"},
+        {"coefficients": "septic"},
+        {"coefficients": "polar_express", "newton_schulz_steps": 6},
+    ],
+)
 def test_bad_options_are_refused(bad: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=r"must be|not a valid"):
         Muon(_matrices(), **bad)  # type: ignore[arg-type]

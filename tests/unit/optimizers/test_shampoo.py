@@ -123,13 +123,13 @@ def test_between_turns_the_roots_stand_still() -> None:
 
 
 def test_staggered_roots_change_one_side_at_a_time() -> None:
-    weights = [matrix((70, 70)), matrix((70, 70), 1)]
+    weights = [matrix((130, 130)), matrix((130, 130), 1)]
     optimizer = Shampoo(weights, every=4)
     changed: list[list[str]] = []
     old: dict[str, Tensor] = {}
     for step in range(9):
         for number, weight in enumerate(weights):
-            weight.grad = matrix((70, 70), 10 * step + number)
+            weight.grad = matrix((130, 130), 10 * step + number)
         optimizer.step()
         states = [optimizer.state[weight]["blocks"][0] for weight in weights]
         new = {f"{i}{side}": state[f"{side}_root"] for i, state in enumerate(states) for side in ("left", "right")}
