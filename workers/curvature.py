@@ -18,7 +18,6 @@ import torch.nn.functional as F
 from torch.optim import Optimizer
 
 from mutransfer.errors import SpecError
-from optimizers.composite import Composite
 from optimizers.sophia import GNB, Sophia
 
 
@@ -46,9 +45,11 @@ class CurvatureBatch:
 
 
 def sophias(optimizer: Optimizer) -> tuple[Sophia, ...]:
-    """The optimizers within `optimizer` that want curvature; usually none or one."""
-    members = optimizer.children if isinstance(optimizer, Composite) else (optimizer,)
-    return tuple(member for member in members if isinstance(member, Sophia))
+    """The optimizers within `optimizer` that want curvature, through composites (`children`) and wrappers (`child`)."""
+    if isinstance(optimizer, Sophia):
+        return (optimizer,)
+    within = [*getattr(optimizer, "children", ()), getattr(optimizer, "child", None)]
+    return tuple(found for member in within if isinstance(member, Optimizer) for found in sophias(member))
 
 
 def update_curvature(optimizers: Sequence[Sophia], batch: CurvatureBatch) -> None:

@@ -13,7 +13,7 @@ from mutransfer.errors import SpecError
 from optimizers.composite import Composite
 from optimizers.sophia import Sophia
 from tests.trials import small_trial, token_data
-from workers import curvature, train
+from workers import curvature
 from workers.curvature import CurvatureBatch, gnb_gradients, hutchinson_products, sample_labels, sophias
 from workers.train import Trainer
 
@@ -31,11 +31,9 @@ def _bias_only(bias_V: Tensor) -> Callable[[Tensor], Tensor]:
     return lambda x_BT: bias_V.expand(*x_BT.shape, -1)
 
 
-def _use_sophia(monkeypatch: pytest.MonkeyPatch, estimator: str, *, every: int = 4) -> None:
-    def build(named: Any, scaling: object, trial: object) -> Sophia:
-        return Sophia([p for _, p in named], lr=0.01, estimator=estimator, every=every)
-
-    monkeypatch.setattr(train, "build_optimizer", build)
+def _trainer(estimator: str, model: dict[str, Any]) -> Trainer:
+    options = {"estimator": estimator, "every": 4}
+    return Trainer(small_trial(optimizer="sophia", options=options, model=model), token_data())
 
 
 def test_labels_follow_the_models_distribution() -> None:
@@ -103,8 +101,7 @@ def test_hutchinson_on_a_decoder_is_the_change_of_its_gradient(monkeypatch: pyte
 def test_it_learns_and_training_gradients_are_not_disturbed(
     estimator: str, family: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _use_sophia(monkeypatch, estimator)
-    trainer = Trainer(small_trial(model={**family, "init": {"readout": "inverse_width"}}), token_data())
+    trainer = _trainer(estimator, {**family, "init": {"readout": "inverse_width"}})
     before, after = [], []
     inner = trainer._update_curvature
 
@@ -126,24 +123,22 @@ def test_it_learns_and_training_gradients_are_not_disturbed(
     assert trainer.optimizer.param_groups[0]["tokens"] == 4 * 16
 
 
-def test_a_model_without_second_derivative_is_refused_by_hutchinson(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_without_second_derivative_is_refused_by_hutchinson() -> None:
     """The MLP's embedding bag has none."""
-    _use_sophia(monkeypatch, "hutchinson")
     with pytest.raises(SpecError, match=r"arms.options.estimator: .* use the estimator gnb \(.*_embedding_bag"):
-        Trainer(small_trial(model=MLP), token_data()).run(1)
+        _trainer("hutchinson", MLP).run(1)
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 @pytest.mark.parametrize("stop", [3, 4, 5])
-def test_a_resumed_run_ends_bit_equal(estimator: str, stop: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_resumed_run_ends_bit_equal(estimator: str, stop: int) -> None:
     """Stopped before, at and after the step at which curvature is due."""
-    _use_sophia(monkeypatch, estimator)
-    whole = Trainer(small_trial(), token_data())
+    whole = _trainer(estimator, {})
     whole.run(stop)
     stream = io.BytesIO()
     torch.save(whole.state_dict(), stream)
     stream.seek(0)
-    resumed = Trainer(small_trial(), token_data())
+    resumed = _trainer(estimator, {})
     resumed.load_state_dict(torch.load(stream, weights_only=True))
     for trainer in (whole, resumed):
         trainer.run(100)
@@ -183,10 +178,13 @@ def test_two_sophias_share_one_computation(estimator: str) -> None:
     assert all(torch.equal(one.state[p]["hessian"], shared[p]["hessian"]) for p in parameters)
 
 
-def test_sophia_is_found_within_a_composite_and_nowhere_else() -> None:
+def test_sophia_is_found_within_composites_and_wrappers_and_nowhere_else() -> None:
     one, two = torch.zeros(2), torch.zeros(2)
     sophia = Sophia([one])
     assert sophias(Composite([torch.optim.AdamW([two]), sophia])) == (sophia,)
     assert sophias(sophia) == (sophia,)
+    wrapped = torch.optim.SGD([torch.zeros(2)])
+    wrapped.child = sophia  # type: ignore[attr-defined]
+    assert sophias(Composite([wrapped])) == (sophia,)
     assert sophias(torch.optim.AdamW([two])) == ()
     assert Trainer(small_trial(), token_data())._sophias == ()
