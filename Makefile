@@ -17,7 +17,7 @@ export DEMO_PORT
 # Relative on purpose: the checkout may live under a path with spaces.
 BIN := .venv/bin
 
-.PHONY: help venv demo test prepare-tests check check-deploy format bench table up clean distclean wheel
+.PHONY: help venv demo test prepare-tests check check-deploy format bench bench-optimizers table up clean distclean wheel
 
 help: ## list the targets
 	@printf 'mutransfer: which learning rate do I set at full width, and how sure are you?\n\n'
@@ -58,6 +58,10 @@ format: venv ## format the code and mend what ruff can mend
 bench: venv ## orchestration overhead a trial against plain Ray Tune; coverage of the fit's intervals
 	@$(BIN)/python -m benchmarks.overhead
 	@$(BIN)/python -m benchmarks.coverage
+
+bench-optimizers: venv ## step times of our optimizers beside the peers (installs heavyball); ARGS="--width 256"
+	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --editable '.[peers]' "$(TORCH_SPEC)"
+	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.optimizers $(ARGS)
 
 table: venv ## the transfer table of every optimizer: runs what docs/results/table lacks (hours, resumable)
 	@$(BIN)/python -m benchmarks.table
