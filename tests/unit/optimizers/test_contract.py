@@ -22,6 +22,7 @@ from optimizers.sgd import SGD
 from optimizers.shampoo import Shampoo
 from optimizers.soap import SOAP
 from optimizers.sophia import Sophia
+from optimizers.spectral import SpectrallyNormalised
 from tests.unit.optimizers.support import descend, tensors
 
 MATRICES = ((6, 6), (8, 4), (4, 8), (5, 3))
@@ -48,6 +49,10 @@ class Case:
         return tensors(self.shapes)
 
 
+def _spectral_adam(params: Iterable[Any], **options: Any) -> Optimizer:
+    return SpectrallyNormalised(torch.optim.AdamW(params, **options))
+
+
 CASES = {
     "adamw": Case(torch.optim.AdamW, {"lr": 0.1, "weight_decay": 0.1, "fused": True}),
     "sgd": Case(SGD, {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.1, "fused": True}),
@@ -58,6 +63,7 @@ CASES = {
     "shampoo": Case(Shampoo, {"lr": 0.1, "every": 2, "graft": "adam", "weight_decay": 0.1}, MATRICES, ALL_AT_ONCE),
     "soap": Case(SOAP, {"lr": 0.1, "every": 2, "weight_decay": 0.1}, MATRICES, ALL_AT_ONCE),
     "muon": Case(Muon, {"lr": 0.1, "weight_decay": 0.1}, MATRICES),
+    "spectral": Case(_spectral_adam, {"lr": 0.1, "weight_decay": 0.1}, (*MATRICES, (7,))),
 }
 
 
