@@ -117,19 +117,24 @@ class ElementwiseOptimizer(Optimizer):
 
 
 def divide_into(numerators: list[Tensor], divisors: list[Tensor]) -> list[Tensor]:
-    """Quotients, in the memory of `divisors` where lists of one (a CPU's) allow it."""
-    if len(numerators) == 1:
-        return [torch.div(numerators[0], divisors[0], out=divisors[0])]
+    """Quotients; on a CPU in the memory of `divisors`, which is in the cache."""
+    if _on_cpu(divisors):
+        return [torch.div(n, d, out=d) for n, d in zip(numerators, divisors, strict=True)]
     return list(torch._foreach_div(numerators, divisors))
 
 
 def clip_in_place(tensors: list[Tensor], limit: float) -> None:
-    """Clip to ± `limit`: in one pass for lists of one (a CPU's), else in two foreach launches."""
-    if len(tensors) == 1:
-        tensors[0].clamp_(-limit, limit)
+    """Clip to ± `limit`: on a CPU in one pass a tensor, else in two foreach launches."""
+    if _on_cpu(tensors):
+        for tensor in tensors:
+            tensor.clamp_(-limit, limit)
     else:
         torch._foreach_clamp_min_(tensors, -limit)
         torch._foreach_clamp_max_(tensors, limit)
+
+
+def _on_cpu(tensors: list[Tensor]) -> bool:
+    return tensors[0].device.type == "cpu"
 
 
 def _dense(parameter: Tensor) -> Tensor:
@@ -141,7 +146,7 @@ def _dense(parameter: Tensor) -> Tensor:
 
 def _cut(columns: list[list[Tensor]], *, sliced: bool) -> Iterator[list[list[Tensor]]]:
     """`columns` as they are on a GPU; on a CPU batches of about ENTRIES: short rows together, long ones in slices."""
-    if columns[0][0].device.type != "cpu":
+    if not _on_cpu(columns[0]):
         yield columns
         return
     batch, filled = list[Sequence[Tensor]](), 0
