@@ -30,6 +30,15 @@ class Parametrization(StrEnum):
     MUP = "mup"
 
 
+class Hyperparameter(StrEnum):
+    """What may be searched or set for one arm besides its learning rate."""
+
+    WEIGHT_DECAY = "weight_decay"  # of train
+    EMBEDDING_STD = "embedding_std"  # of model.init
+    EMBEDDING_LR_FACTOR = "embedding_lr_factor"  # of the optimizer's options
+    READOUT_LR_FACTOR = "readout_lr_factor"
+
+
 class Rule(StrEnum):
     """Which learning-rate rule an arm follows under μP."""
 
@@ -51,7 +60,7 @@ class ArmSpec(Value):
 
     `optimizer` is a built-in algorithm or `package.module:Class`, any torch.optim.Optimizer. `law` holds the exponents
     `(a, b)` of its update, `||U||_2 ~ d_out^a d_in^b` at LR 1, as `mutransfer derive` prints them; `rule: derived` then
-    takes the multiplier from them.
+    takes the multiplier from them. `overrides` are hyperparameters of this arm alone.
     """
 
     optimizer: Annotated[Algorithm | str, BeforeValidator(_known_optimizer)]
@@ -60,6 +69,7 @@ class ArmSpec(Value):
     options: dict[str, Any] = {}
     rule: Rule = Rule.PUBLISHED
     law: tuple[Exponent, Exponent] | None = None
+    overrides: dict[Hyperparameter, Annotated[float, Field(gt=0.0, le=1e6)]] = {}
 
     @model_validator(mode="before")
     @classmethod

@@ -24,6 +24,7 @@ from mutransfer.result import (
 from mutransfer.spec import ArmSpec, Parametrization, StudySpec, Verification
 from mutransfer.sweeps import parse_sweeps
 from mutransfer.trial import Observation
+from mutransfer.tuning import tuned_arm
 from mutransfer.verdict import WANTED_RATIO, Question, judge_arm
 
 
@@ -54,10 +55,14 @@ def judge_study(
     recorded: Mapping[str, float | None],
     study: StudyRef,
     cost: Cost,
+    tuned: Mapping[str, Mapping[str, float]] | None = None,
 ) -> StudyResult:
-    """The result document over what has finished so far; curves with trials still due are `incomplete`."""
+    """The result document over what has finished so far; curves with trials still due are `incomplete`.
+
+    `tuned` are the hyperparameters that the tune phase settled for each arm.
+    """
     data = {(curve.arm, curve.axis_value): curve for curve in curves}
-    arms = tuple(_arm_result(spec, arm, data, recorded.get(arm.name)) for arm in spec.arms)
+    arms = tuple(_arm_result(spec, tuned_arm(arm, tuned or {}), data, recorded.get(arm.name)) for arm in spec.arms)
     return StudyResult(study=study, axis=spec.axis_name, arms=arms, cost=cost)
 
 
@@ -82,6 +87,7 @@ def _arm_result(
         name=arm.name,
         optimizer=str(arm.optimizer),
         parametrization=arm.parametrization,
+        overrides=arm.overrides,
         curves=tuple(f.curve for f in fitted),
         verdict=judge_arm(question, fitted, recorded=recorded),
     )

@@ -29,6 +29,7 @@ class Phase(StrEnum):
     """The phases of a study, in order; each is recorded once."""
 
     AUDIT = "audit"  # the rules checked on the study's models, before anything is searched: no trials
+    TUNE = "tune"  # several hyperparameters sampled together at the largest proxy
     SEARCH = "search"  # the LR search of each arm at its proxies
     TRANSFER = "transfer"  # each target at the LR recorded in SEARCH
     VERIFY = "verify"  # the targets' own optima, as far as `verify` asks
@@ -74,6 +75,8 @@ def phase_values(spec: StudySpec, phase: Phase) -> tuple[int, ...]:
     match phase:
         case Phase.AUDIT:
             return spec.audit_widths
+        case Phase.TUNE:
+            return spec.axis.proxy[-1:] if spec.search.samples_first else ()
         case Phase.SEARCH:
             return spec.axis.proxy
         case Phase.TRANSFER | Phase.VERIFY:
@@ -168,7 +171,7 @@ def estimate(
     """Estimate a study: a training token costs 6 operations a weight, and a step at least `seconds_per_step`."""
     curves = tuple(
         _curve_estimate(spec, phase, value, vocab, flops_per_second, seconds_per_step)
-        for phase in (Phase.SEARCH, Phase.TRANSFER, Phase.VERIFY)
+        for phase in (Phase.TUNE, Phase.SEARCH, Phase.TRANSFER, Phase.VERIFY)
         for value in phase_values(spec, phase)
         if phase is not Phase.VERIFY or spec.verify is not Verification.NONE
     )
@@ -218,6 +221,8 @@ def _parameters(spec: StudySpec, axis_value: int, vocab: int) -> tuple[int, int]
 def _trial_counts(spec: StudySpec, phase: Phase) -> tuple[int, int]:
     """(expected, most) trials of one curve in one phase."""
     seeds = spec.search.seeds
+    if phase is Phase.TUNE:
+        return spec.search.samples, spec.search.samples
     if phase is Phase.TRANSFER:
         return seeds.min, seeds.min
     if phase is Phase.VERIFY and spec.verify is Verification.POINT:

@@ -128,6 +128,7 @@ def recipe(
         raise NotFoundError(f"arm {chosen.name} has no recorded learning rate: {'; '.join(chosen.verdict.reasons)}")
     depth = depth if depth is not None else spec.size_at(spec.axis.values[-1])[1]
     arm_spec = next(a for a in spec.arms if a.name == chosen.name)
+    arm_spec = arm_spec.model_copy(update={"overrides": chosen.overrides})
     trial = _trial(spec, arm_spec, recorded, width, depth)
     scaled = _scaling(spec, facts, trial)
     verified, why = _extrapolation(spec, chosen, width, depth)

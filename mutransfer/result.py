@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Literal
 
 from mutransfer.base import Value
-from mutransfer.spec import Parametrization
+from mutransfer.spec import Hyperparameter, Parametrization
 
 
 class Interval(Value):
@@ -104,11 +104,12 @@ class Verdict(Value):
 
 
 class ArmResult(Value):
-    """One arm: its curves, proxies first, and its verdict."""
+    """One arm: its curves, proxies first, and its verdict. `overrides` are its own hyperparameters, or tuned ones."""
 
     name: str
     optimizer: str
     parametrization: Parametrization
+    overrides: dict[Hyperparameter, float] = {}
     curves: tuple[Curve, ...]
     verdict: Verdict
 

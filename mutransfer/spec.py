@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from mutransfer.algorithms import Algorithm
-from mutransfer.arms import ArmSpec, Parametrization, Rule
+from mutransfer.arms import ArmSpec, Hyperparameter, Parametrization, Rule
 from mutransfer.base import Value, digest
 from mutransfer.errors import Problem, SpecError
 from mutransfer.faults import fault
@@ -20,8 +20,8 @@ from mutransfer.model_spec import BUILTIN_FAMILIES, DECODERS, OWN_FAMILY, InitSp
 
 __all__ = [
     "BUILTIN_FAMILIES", "DECODERS", "OWN_FAMILY", "ArmSpec", "AuditSpec", "AxisSpec", "DataSpec", "EvalSpec",
-    "InitSpec", "LrGrid", "ModelSpec", "Parametrization", "ReadoutInit", "ResourceSpec", "Rule", "SearchSpec",
-    "SeedRange", "StudySpec", "TrainSpec", "VerdictSpec", "Verification", "parse_study",
+    "Hyperparameter", "InitSpec", "LrGrid", "ModelSpec", "Parametrization", "ReadoutInit", "ResourceSpec", "Rule",
+    "SearchSpec", "SeedRange", "Span", "StudySpec", "TrainSpec", "VerdictSpec", "Verification", "parse_study",
 ]  # fmt: skip
 
 Width = Annotated[int, Field(ge=1, le=1_048_576)]
@@ -169,13 +169,49 @@ class SeedRange(Value):
         return self
 
 
-class SearchSpec(Value):
-    """How the optimum is looked for at each width (verdict.md, The search)."""
+class Span(Value):
+    """A range to sample log-uniformly."""
 
-    algorithm: Literal["bracket", "grid"] = "bracket"
+    low: Annotated[float, Field(gt=0.0, le=1e6)]
+    high: Annotated[float, Field(gt=0.0, le=1e6)]
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.low >= self.high:
+            raise fault("low", f"the range is empty: low {self.low:g} must be below high {self.high:g}")
+        return self
+
+
+class SearchSpec(Value):
+    """How the optimum is looked for at each width (verdict.md, The search).
+
+    `tpe`, `gp` and `cmaes` first draw `samples` of the learning rate and the other `parameters` together at the largest
+    proxy, in batches of `batch`, then freeze the best sample's other values and go on as `bracket` does.
+    """
+
+    algorithm: Literal["bracket", "grid", "tpe", "gp", "cmaes"] = "bracket"
+    parameters: dict[Hyperparameter, Span] = {}
+    samples: Annotated[int, Field(ge=1, le=10_000)] = 40
+    batch: Annotated[int, Field(ge=1, le=256)] = 4
     lr_octaves: LrGrid = LrGrid()
     seeds: SeedRange = SeedRange()
     early_stopping: Literal["none"] = "none"
+
+    @property
+    def samples_first(self) -> bool:
+        """Whether several hyperparameters are searched before the learning rate."""
+        return self.algorithm in ("tpe", "gp", "cmaes")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.parameters and not self.samples_first:
+            raise fault("parameters", f"{self.algorithm} searches the learning rate only: use tpe, gp or cmaes")
+        if self.samples_first and not self.parameters:
+            raise fault("parameters", f"{self.algorithm} needs at least one: {', '.join(Hyperparameter)}; for the "
+                        "learning rate alone use bracket")  # fmt: skip
+        if Hyperparameter.WEIGHT_DECAY in self.parameters and self.parameters[Hyperparameter.WEIGHT_DECAY].high >= 1.0:
+            raise fault("parameters.weight_decay.high", "decay is a fraction a step: it must be below 1")
+        return self
 
 
 class VerdictSpec(Value):
@@ -351,7 +387,7 @@ class StudySpec(Value):
 
 def _problems(error: ValidationError) -> Iterator[Problem]:
     for item in error.errors():
-        prefix = [str(part) for part in item["loc"]]
+        prefix = [str(part) for part in item["loc"] if part != "[key]"]
         context = item.get("ctx", {})
         own = context.get("field") if item["type"] == "study" else None
         message = item["msg"].removeprefix("Value error, ")

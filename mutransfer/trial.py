@@ -10,6 +10,7 @@ from mutransfer.spec import (
     ArmSpec,
     DataSpec,
     EvalSpec,
+    Hyperparameter,
     ModelSpec,
     Parametrization,
     ReadoutInit,
@@ -84,14 +85,30 @@ def trial_key(trial: TrialSpec, environment: Environment) -> str:
 
 
 def trial_spec(study: StudySpec, arm: ArmSpec, axis_value: int, lr_octaves: float, seed: int) -> TrialSpec:
-    """The trial of `study` for one arm at one value of the axis, one rate and one seed."""
+    """The trial of `study` for one arm at one value of the axis, one rate and one seed.
+
+    The arm's overrides are moved to where they act, so that a trial does not depend on how it was asked for.
+    """
     width, depth = study.size_at(axis_value)
     base_width, base_depth = study.base_size
+    model, train, arm = _overridden(study.model, study.train, arm)
     return TrialSpec(
-        model=study.model.model_copy(update={"depth": depth}), data=study.data, train=study.train, eval=study.eval,
-        arm=arm, width=width, depth=depth, base_width=base_width, base_depth=base_depth,
+        model=model.model_copy(update={"depth": depth}), data=study.data, train=train, eval=study.eval, arm=arm,
+        width=width, depth=depth, base_width=base_width, base_depth=base_depth,
         lr_octaves=round(lr_octaves, 4), seed=seed,
     )  # fmt: skip
+
+
+def _overridden(model: ModelSpec, train: TrainSpec, arm: ArmSpec) -> tuple[ModelSpec, TrainSpec, ArmSpec]:
+    values = arm.overrides
+    if Hyperparameter.WEIGHT_DECAY in values:
+        train = train.model_copy(update={"weight_decay": values[Hyperparameter.WEIGHT_DECAY]})
+    if Hyperparameter.EMBEDDING_STD in values:
+        init = model.init.model_copy(update={"embedding_std": values[Hyperparameter.EMBEDDING_STD]})
+        model = model.model_copy(update={"init": init})
+    factors = (Hyperparameter.EMBEDDING_LR_FACTOR, Hyperparameter.READOUT_LR_FACTOR)
+    options = {**arm.options, **{name.value: values[name] for name in factors if name in values}}
+    return model, train, arm.model_copy(update={"options": options, "overrides": {}})
 
 
 class TrialStatus(StrEnum):

@@ -228,6 +228,7 @@ class Driver:
             recorded=self._store.recorded(),
             study=StudyRef(id=study.id, name=study.name, state=StudyState.COMPLETED.value),
             cost=self._store.cost(),
+            tuned=self._store.tuned(),
         )
 
     def _stopped(self, reason: StopReason) -> int:

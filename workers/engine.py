@@ -16,15 +16,18 @@ from mutransfer.judge import CurveData, curve_of, recorded_lr
 from mutransfer.plan import Phase, Progress, TrialRequest, requests
 from mutransfer.spec import StudySpec
 from mutransfer.trial import Environment, Observation, TrialResult, TrialSpec, trial_key, trial_spec
+from mutransfer.tuning import tuned_arm
 from service.db.driver_store import DriverStore, PhaseRecord, PlannedTrial
 from service.db.states import PhaseState
 from workers.recorder import Recorder
+from workers.tuning import Tuning
 
 MAX_ATTEMPTS = 3
 RECORDED = "recorded"
+TUNED = "tuned"
 #: How long planning leaves a database alone that did not answer.
 PLANNING_PAUSE_SECONDS = 2.0
-TRAINING_PHASES = (Phase.SEARCH, Phase.TRANSFER, Phase.VERIFY)
+TRAINING_PHASES = (Phase.TUNE, Phase.SEARCH, Phase.TRANSFER, Phase.VERIFY)
 
 _log = structlog.get_logger(__name__)
 
@@ -47,12 +50,15 @@ class StudyEngine:
         self._environment = environment
         self._store = store
         self._recorder = recorder
-        self._arms = {arm.name: arm for arm in spec.arms}
+        tuned = store.tuned()
+        self._arms = {arm.name: tuned_arm(arm, tuned) for arm in spec.arms}
+        self._tuning = Tuning(spec, store.planned_specs(Phase.TUNE))
         self._observations = {key: list(found) for key, found in store.observations().items()}
         self._unavailable = {key: set(found) for key, found in store.unavailable().items()}
         self._recorded = dict(store.recorded())
         self._attempts = dict(store.attempts())
-        self._phases = deque(phase for phase in TRAINING_PHASES if not _is_finished(store.phase(phase)))
+        wanted = [phase for phase in TRAINING_PHASES if phase is not Phase.TUNE or spec.search.samples_first]
+        self._phases = deque(phase for phase in wanted if not _is_finished(store.phase(phase)))
         self._queue: deque[str] = deque()
         self._trials: dict[str, TrialSpec] = {}
         self._places: dict[str, set[TrialRequest]] = {}
@@ -132,7 +138,7 @@ class StudyEngine:
     def _plan(self, phase: Phase) -> None:
         """Queue what a phase wants, over and over while known results answer all of it."""
         self._store.begin_phase(phase)
-        while wanted := requests(self._spec, phase, self._progress()):
+        while wanted := self._wanted(phase):
             planned = [self._planned(request) for request in wanted]
             known = self._store.plan_trials(phase, planned)
             self._enqueue(planned)
@@ -143,8 +149,17 @@ class StudyEngine:
             if not known:
                 return
 
+    def _wanted(self, phase: Phase) -> tuple[TrialRequest, ...]:
+        if phase is Phase.TUNE:
+            return self._tuning.requests(self._observations, self._unavailable)
+        return requests(self._spec, phase, self._progress())
+
     def _finish(self, phase: Phase) -> None:
-        if phase is Phase.SEARCH:
+        if phase is Phase.TUNE:
+            tuned = self._tuning.best_values(self._observations)
+            self._arms = {name: tuned_arm(arm, tuned) for name, arm in self._arms.items()}
+            self._store.finish_phase(phase, {TUNED: tuned})
+        elif phase is Phase.SEARCH:
             self._recorded = {arm: self._record(arm) for arm in self._arms}
             self._store.finish_phase(phase, {RECORDED: self._recorded})
         else:
@@ -163,7 +178,8 @@ class StudyEngine:
         return recorded_lr(curve_of(self._spec, data, recorded=None))
 
     def _planned(self, request: TrialRequest) -> PlannedTrial:
-        trial = trial_spec(self._spec, self._arms[request.arm], request.axis_value, request.lr_octaves, request.seed)
+        arm = self._arms.get(request.arm) or self._tuning.arm(request.arm)
+        trial = trial_spec(self._spec, arm, request.axis_value, request.lr_octaves, request.seed)
         return PlannedTrial(key=trial_key(trial, self._environment), request=request, spec=trial)
 
     def _enqueue(self, planned: Sequence[PlannedTrial]) -> None:

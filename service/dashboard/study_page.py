@@ -32,6 +32,7 @@ EVENTS_SHOWN = 40
 _PRINTABLE_VOCAB = 97  # of the default tokenizer: for estimates before a worker has read the data
 _PHASE_WORDS = {
     Phase.AUDIT: "the rules, checked",
+    Phase.TUNE: "hyperparameters together",
     Phase.SEARCH: "at the proxies",
     Phase.TRANSFER: "to the targets",
     Phase.VERIFY: "the targets' own optima",

@@ -168,6 +168,14 @@ class DriverStore:
         """The LR recorded for each arm, in octaves, None for an unbracketed one; empty before the search has ended."""
         return self._read(progress.recorded)
 
+    def tuned(self) -> Mapping[str, Mapping[str, float]]:
+        """The hyperparameters settled for each arm; empty before the tune phase has ended, or without one."""
+        return self._read(progress.tuned)
+
+    def planned_specs(self, phase: str) -> Mapping[str, TrialSpec]:
+        """The trials that a phase has planned, by arm (the tune phase has one an arm)."""
+        return self._read(lambda session, study_id: trials.specs_by_arm(session, study_id, phase))
+
     def plan_trials(self, phase: str, planned: Sequence[PlannedTrial]) -> Mapping[str, TrialResult]:
         """Note that `phase` uses these trials. Returns the results known already, by key: the rest must run."""
         return self._write(lambda s: trials.plan(s, self._study_id, phase, planned))

@@ -5,6 +5,7 @@ The driver decides what to run next from these, and the API judges from the same
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -18,6 +19,8 @@ from service.db.tables import PhaseRow, StudyTrialRow, TrialRow
 CurveKey = tuple[str, int]  # (arm, axis value)
 WITH_RESULT = (TrialState.FINISHED, TrialState.DIVERGED)
 SEARCH_PHASE = "search"
+TUNE_PHASE = "tune"
+TUNED = "tuned"  # in the tune phase's payload: {arm: {hyperparameter: value}}
 RECORDED = "recorded"  # in the search phase's payload: {arm: LR in octaves, or None when unbracketed}
 
 
@@ -53,13 +56,22 @@ def unavailable(session: Session, study_id: str) -> dict[CurveKey, set[tuple[flo
 
 def recorded(session: Session, study_id: str) -> Mapping[str, float | None]:
     """The LR recorded for each arm when the search phase finished, in octaves; empty before."""
-    payload = session.scalars(
-        select(PhaseRow.payload).where(
-            PhaseRow.study_id == study_id, PhaseRow.name == SEARCH_PHASE, PhaseRow.finished_at.is_not(None)
-        )
-    ).one_or_none()
-    found: Mapping[str, float | None] = (payload or {}).get(RECORDED, {})
+    found: Mapping[str, float | None] = _payload(session, study_id, SEARCH_PHASE).get(RECORDED, {})
     return found
+
+
+def tuned(session: Session, study_id: str) -> Mapping[str, Mapping[str, float]]:
+    """The hyperparameters settled for each arm when the tune phase finished; empty before, or without one."""
+    found: Mapping[str, Mapping[str, float]] = _payload(session, study_id, TUNE_PHASE).get(TUNED, {})
+    return found
+
+
+def _payload(session: Session, study_id: str, phase: str) -> Mapping[str, Any]:
+    """What a finished phase decided; empty before."""
+    query = select(PhaseRow.payload).where(
+        PhaseRow.study_id == study_id, PhaseRow.name == phase, PhaseRow.finished_at.is_not(None)
+    )
+    return session.scalars(query).one_or_none() or {}
 
 
 def cost(session: Session, study_id: str, spec: StudySpec) -> Cost:

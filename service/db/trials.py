@@ -11,7 +11,7 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from mutransfer.errors import NotFoundError
-from mutransfer.trial import TrialResult
+from mutransfer.trial import TrialResult, TrialSpec
 from service.db.events import EventKind, add_event
 from service.db.outbox import OutboxKind, add_message
 from service.db.session import db_now, insert_new
@@ -144,6 +144,16 @@ def attempts(session: Session, study_id: str) -> Mapping[str, int]:
         .where(StudyTrialRow.study_id == study_id, TrialRow.result.is_(None))
     )
     return dict(session.execute(query).all())
+
+
+def specs_by_arm(session: Session, study_id: str, phase: str) -> Mapping[str, TrialSpec]:
+    """The trials that a phase has planned, by arm."""
+    query = (
+        select(StudyTrialRow.arm, TrialRow.spec)
+        .join(TrialRow, TrialRow.key == StudyTrialRow.trial_key)
+        .where(StudyTrialRow.study_id == study_id, StudyTrialRow.phase == phase)
+    )
+    return {arm: TrialSpec.model_validate(spec) for arm, spec in session.execute(query)}
 
 
 def with_result(session: Session, keys: Sequence[str]) -> set[str]:

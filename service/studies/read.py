@@ -1,7 +1,7 @@
 """Questions that a study's rows answer, shared by the API, the dashboard and the exporter. All read, none writes."""
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from threading import Lock
 from typing import Any
@@ -62,6 +62,7 @@ def result_document(session: Session, study_id: str) -> StudyResult:
         spec,
         curve_data(session, study_id),
         recorded=dict(progress.recorded(session, study_id)),
+        tuned=progress.tuned(session, study_id),
         ref=StudyRef(id=row.id, name=row.name, state=row.state),
         cost=progress.cost(session, study_id, spec),
     )
@@ -128,14 +129,15 @@ _judged_lock = Lock()
 
 
 def _judged(
-    spec: StudySpec, curves: list[CurveData], *, recorded: dict[str, float | None], ref: StudyRef, cost: Cost
-) -> StudyResult:
-    key = _identity(spec, curves, recorded, ref, cost)
+    spec: StudySpec, curves: list[CurveData], *, recorded: dict[str, float | None],
+    tuned: Mapping[str, Mapping[str, float]], ref: StudyRef, cost: Cost,
+) -> StudyResult:  # fmt: skip
+    key = _identity(spec, curves, recorded, ref, cost) + digest({"tuned": tuned})
     with _judged_lock:
         if key in _judged_before:
             _judged_before.move_to_end(key)
             return _judged_before[key]
-    result = judge_study(spec, curves, recorded=recorded, study=ref, cost=cost)
+    result = judge_study(spec, curves, recorded=recorded, study=ref, cost=cost, tuned=tuned)
     with _judged_lock:
         _judged_before[key] = result
         while len(_judged_before) > JUDGED_KEPT:

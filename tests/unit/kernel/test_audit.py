@@ -18,6 +18,7 @@ from mutransfer.audit import (
     compare,
     fit_exponent,
     judge_audit,
+    suspects,
     t975,
 )
 from mutransfer.errors import SpecError
@@ -155,6 +156,17 @@ def test_a_run_that_blows_up_fails_and_still_has_a_json_form() -> None:
 
 def test_a_matrix_that_no_module_applies_is_judged_by_its_weights() -> None:
     assert set(_checks(_one(output=None))) == {"weight", "update"}
+
+
+def test_a_failure_comes_from_where_weights_fail() -> None:
+    def layers(width: int, **first: Grows) -> list[LayerTrace]:
+        return [_trace(width, name="a", **first), _trace(width, name="b", change=sqrt)]  # type: ignore[arg-type]
+
+    result = _audit(lambda width: layers(width, update=sqrt, change=sqrt))
+    assert [layer.check.value for layer in result.layers] == ["fail", "fail"]
+    assert suspects(result) == ("a",)  # what b puts out follows from it
+    assert suspects(_audit(layers)) == ("b",)
+    assert suspects(_audit(lambda width: [_trace(width)])) == ()
 
 
 # --- the ladder ------------------------------------------------------------------------------------------------------

@@ -72,7 +72,7 @@ def _problems(document: Any) -> dict[str, str]:
         ({"search": {"lr_octaves": {"limit": [-6, 4]}}}, "search.lr_octaves.limit", "must enclose low -8"),
         ({"search": {"lr_octaves": {"step": 0}}}, "search.lr_octaves.step", "greater than or equal to"),
         ({"search": {"seeds": {"min": 5, "max": 2}}}, "search.seeds.min", "5 seeds at least, but 2 at most"),
-        ({"search": {"algorithm": "tpe"}}, "search.algorithm", "'bracket' or 'grid'"),
+        ({"search": {"algorithm": "asha"}}, "search.algorithm", "'bracket', 'grid', 'tpe'"),
         ({"train": {"steps": None}}, "train.steps", "exactly one of steps, tokens"),
         ({"train": {"steps": 10, "tokens": 10}}, "train.steps", "exactly one of steps, tokens"),
         ({"train": {"steps": 0}}, "train.steps", "greater than or equal to 1"),
@@ -129,7 +129,7 @@ def test_schemas_describe_every_object(model: type[StudySpec] | type[StudyResult
 
 def test_the_study_schema_names_what_the_example_uses() -> None:
     schema = StudySpec.model_json_schema()
-    assert {"version", "name", "project", "model", "data", "train", "widths", "depth", "eval", "verify", "arms",
+    assert {"version", "name", "project", "model", "data", "train", "widths", "depth", "eval", "audit", "verify", "arms",
             "search", "verdict", "resources"} == set(schema["properties"])  # fmt: skip
     assert set(schema["required"]) == {"name", "model", "train", "widths", "arms"}
     assert schema["$defs"]["Algorithm"]["enum"] == [a.value for a in Algorithm]

@@ -1,6 +1,7 @@
 """The engine on a real SQLite database: phases once and in order, every trial once, interruption without loss."""
 
 from collections.abc import Callable
+from math import log2
 from pathlib import Path
 
 import pytest
@@ -233,3 +234,57 @@ def test_planning_waits_for_a_database_that_is_away(desk: Desk, monkeypatch: pyt
     monkeypatch.setattr("workers.engine.time.monotonic", lambda: 1e12)
     assert engine.next_job() is not None
     desk.close()
+
+
+TPE = {"algorithm": "tpe", "parameters": {"weight_decay": {"low": 1e-4, "high": 0.5}}, "samples": 14}
+
+
+def tuned_bowl(trial: TrialSpec) -> TrialResult:
+    """The bowl, best at a decay of 2^-6; without decay much worse."""
+    result, decay = bowl(trial), trial.train.weight_decay
+    if result.loss_nats is None:
+        return result
+    away = log2(decay) + 6.0 if decay else 10.0
+    return result.model_copy(update={"loss_nats": result.loss_nats + 0.02 * away**2})
+
+
+def _frozen_decays(desk: Desk) -> list[tuple[object, ...]]:
+    return desk.query(
+        "SELECT DISTINCT json_extract(t.spec, '$.train.weight_decay') FROM trials t JOIN study_trials s "
+        "ON s.trial_key = t.key WHERE s.phase != 'tune'"
+    )
+
+
+@pytest.mark.parametrize("stop_after", [0, 3, 9, 14, 20])
+def test_several_hyperparameters_are_tuned_first_and_then_frozen(tmp_path: Path, stop_after: int) -> None:
+    (tmp_path / "calm").mkdir()
+    calm, desk = Desk(tmp_path / "calm", small_study(search=TPE)), Desk(tmp_path, small_study(search=TPE))
+    undisturbed = {job.key for job in drive(calm.engine(), tuned_bowl)}
+    calm.close()
+    first = desk.engine()
+    ran = drive(first, tuned_bowl, at_most=stop_after)
+    first.next_job()  # running when the driver dies
+    desk.close()
+    ran += drive(desk.engine(), tuned_bowl)
+    desk.close()
+    assert [job.key for job in ran].count(ran[-1].key) == 1
+    assert {job.key for job in ran} == undisturbed
+    assert desk.query("SELECT count(*) FROM study_trials WHERE phase = 'tune'") == [(14,)]
+    assert desk.query("SELECT DISTINCT axis_value FROM study_trials WHERE phase = 'tune'") == [(16,)]
+    [(decay,)] = _frozen_decays(desk)
+    assert desk.store.tuned() == {"adamw-mup": {"weight_decay": decay}}
+    assert abs(log2(float(str(decay))) + 6.0) < 2.0
+    # Samples are no part of the arm's curve.
+    assert all(2 * o.lr_octaves == round(2 * o.lr_octaves) for o in desk.store.observations()["adamw-mup", 16])
+
+
+def test_an_arm_whose_samples_all_diverge_keeps_its_own_values(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, small_study(search=TPE, train={"weight_decay": 0.25}))
+
+    def answer(trial: TrialSpec) -> TrialResult:
+        return bowl(trial) if trial.train.weight_decay == 0.25 else bowl(trial.model_copy(update={"lr_octaves": 0.0}))
+
+    drive(desk.engine(), answer)
+    desk.close()
+    assert desk.store.tuned() == {}
+    assert _frozen_decays(desk) == [(0.25,)]
