@@ -75,10 +75,13 @@ def test_outputs_are_those_of_each_matrix_and_the_readouts_carry_their_multiplie
 
 def test_it_leaves_no_hooks_and_the_mode_as_it_was() -> None:
     module, infos = _mlp()
+    recorded = list[bool]()
+    module.embedding.register_forward_pre_hook(lambda _module, _inputs: recorded.append(torch.is_grad_enabled()))
     for training in (True, False):
         module.train(training)
         Probe(module, infos, IDS_BT).measure()
         assert module.training is training
+    assert recorded == [False] * 4  # no graph is kept
     assert not any(child._forward_hooks for child in module.modules())
 
 
