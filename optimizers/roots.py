@@ -31,15 +31,15 @@ def eigenbasis(A: Tensor) -> Tensor:
     return finite_eigh(A)[1].flip(-1)
 
 
-def inverse_root(A: Tensor, *, exponent: float, eps: float, relative: bool) -> Tensor:
-    """`(A + eps I) ** -exponent`, or `(A + eps l I) ** -exponent` with `l` the largest eigenvalue when `relative`.
+def inverse_root(A: Tensor, *, exponent: float, eps: float = 0.0, relative: float = 0.0) -> Tensor:
+    """`(A + (eps + relative * l) I) ** -exponent`, with `l` the largest eigenvalue.
 
     Eigenvalues below `l` times the dtype's epsilon are rounding errors of either sign, and are raised to that. A zero
     matrix gives the identity: with nothing known there is nothing to precondition by.
     """
     values, vectors = finite_eigh(A)
     top = values[..., -1:]
-    raised = values.maximum(top * torch.finfo(A.dtype).eps) + (top * eps if relative else eps)
+    raised = values.maximum(top * torch.finfo(A.dtype).eps) + (eps + relative * top)
     root = (vectors * raised.pow(-exponent).unsqueeze(-2)) @ vectors.mT
     return torch.where(top.unsqueeze(-1) == 0.0, torch.eye(A.shape[-1], dtype=A.dtype, device=A.device), root)
 

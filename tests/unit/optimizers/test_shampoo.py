@@ -146,6 +146,22 @@ def test_staggered_roots_change_one_side_at_a_time() -> None:
     assert sorted(name for names in changed[1:5] for name in names) == sorted(old)
 
 
+@pytest.mark.parametrize("eps_mode", ["relative", "absolute"])
+def test_stale_first_roots_do_not_blow_up_what_they_have_not_seen(eps_mode: str) -> None:
+    """Gradients of rank 2 on width 32: no update is three times as long as the longest under roots of every step."""
+    longest = []
+    for every in (1, 10):
+        weight = torch.zeros(32, 32)
+        optimizer = Shampoo([weight], lr=1.0, momentum=0.0, every=every, eps=1e-9, eps_mode=eps_mode)
+        lengths = []
+        for step in range(10):
+            before = weight.clone()
+            run(optimizer, weight, [matrix((32, 2), step) @ matrix((2, 32), 50 + step)])
+            lengths.append((weight - before).norm().item())
+        longest.append(max(lengths))
+    assert longest[1] < 3.0 * longest[0]
+
+
 @pytest.mark.parametrize("options", [{}, {"block_size": 8, "graft": "adam"}, {"every": 5, "graft": "sgd"}])
 def test_resumes_bit_for_bit(options: dict[str, Any]) -> None:
     check_resumes_bit_for_bit(lambda p: Shampoo(p, **options), [(16, 8), (16, 8), (8, 16), (12, 12)])
