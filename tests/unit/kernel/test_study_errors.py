@@ -129,7 +129,7 @@ def test_schemas_describe_every_object(model: type[StudySpec] | type[StudyResult
 
 def test_the_study_schema_names_what_the_example_uses() -> None:
     schema = StudySpec.model_json_schema()
-    assert {"version", "name", "project", "model", "data", "train", "widths", "depth", "eval", "audit", "verify", "arms",
-            "search", "verdict", "resources"} == set(schema["properties"])  # fmt: skip
+    assert {"version", "name", "project", "model", "data", "train", "widths", "depth", "eval", "audit", "verify",
+            "arms", "search", "verdict", "resources"} == set(schema["properties"])  # fmt: skip
     assert set(schema["required"]) == {"name", "model", "train", "widths", "arms"}
     assert schema["$defs"]["Algorithm"]["enum"] == [a.value for a in Algorithm]
