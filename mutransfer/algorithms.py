@@ -217,8 +217,8 @@ OPTIONS: dict[Algorithm, type[OptimizerOptions]] = {
     Algorithm.MUON: MuonOptions,
 }
 
-#: What starts from the first gradient (ADOPT's v, SOAP's basis) or from the weights' norm (LAMB) must not meet zeros:
-#: behind a zero readout every other gradient of the first step is exactly 0.
-NEEDS_NONZERO_READOUT = frozenset({Algorithm.ADOPT, Algorithm.LAMB, Algorithm.SOAP})
+#: What starts from the first gradient (ADOPT's v, Sophia's curvature, SOAP's basis) or from the weights' norm (LAMB)
+#: must not meet zeros: behind a zero readout every other gradient of the first step is exactly 0.
+NEEDS_NONZERO_READOUT = frozenset({Algorithm.ADOPT, Algorithm.LAMB, Algorithm.SOPHIA, Algorithm.SOAP})
 #: Algorithms whose published rule a measurement disputes; they have a `derived` variant besides.
 DISPUTED = frozenset({Algorithm.LAMB, Algorithm.SOAP})

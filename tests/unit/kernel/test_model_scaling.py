@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from mutransfer.algorithms import Algorithm
+from mutransfer.algorithms import OPTIONS
 from mutransfer.errors import ScalingError
 from mutransfer.parametrize import ModelScaling, ParameterScaling, model_scaling
 from mutransfer.trial import TrialSpec
@@ -182,7 +182,7 @@ def test_at_base_width_every_multiplier_is_one_and_every_number_is_sp_s(
         assert mup.forward == sp.forward
 
 
-@pytest.mark.parametrize("optimizer", list(Algorithm))
+@pytest.mark.parametrize("optimizer", list(OPTIONS))
 def test_sp_is_unscaled_at_every_width(optimizer: str) -> None:
     scaled = model_scaling(_trial("sp", optimizer=optimizer, width=256, depth=8), vocab=VOCAB)
     assert all(p.lr_multiplier == p.clip_weight == p.forward_multiplier == 1.0 for p in scaled.parameters)
@@ -191,7 +191,7 @@ def test_sp_is_unscaled_at_every_width(optimizer: str) -> None:
     assert (scaled.forward.residual_multiplier, scaled.forward.readout_multiplier) == (1.0, 1.0)
 
 
-@pytest.mark.parametrize("optimizer", list(Algorithm))
+@pytest.mark.parametrize("optimizer", list(OPTIONS))
 def test_readout_with_a_multiplier_is_the_same_function_and_the_same_update(optimizer: str) -> None:
     b = _by_name(_trial(optimizer=optimizer, model={"init": {"readout": "inverse_width"}}))["readout.weight"]
     c = _by_name(_trial(optimizer=optimizer, model={"init": {"readout": "multiplier"}}))["readout.weight"]
