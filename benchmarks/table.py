@@ -9,9 +9,7 @@ import argparse
 from collections.abc import Iterator, Mapping, Sequence
 import datetime
 import json
-import os
 from pathlib import Path
-import platform
 import signal
 import subprocess
 import sys
@@ -19,6 +17,7 @@ from typing import Any
 
 import yaml
 
+from benchmarks.machine import machine
 from mutransfer.result import ArmResult, Interval, StudyResult
 from scripts.demo import CLI, STOP_SECONDS, start, wait_ready
 from service.processes import end_all
@@ -44,7 +43,11 @@ UNSCALED_EPS = {"options": {"scale_eps": False}}
 #: Study name: (arms, lowest and highest rate to begin with in octaves, changes to the study).
 STUDIES: dict[str, tuple[Sequence[Arm], tuple[int, int], Mapping[str, Any]]] = {
     "adamw": (_pair("adamw"), (-7, -3), {}),
-    "lamb": ((*_pair("lamb"), _arm("lamb", name="derived", rule="derived")), (-7, -3), {}),
+    "lamb": (
+        (_arm("lamb", "sp"), _arm("lamb", rule="published"), _arm("lamb", name="derived", rule="derived")),
+        (-7, -3),
+        {},
+    ),
     "soap": (
         (
             *_pair("soap"),
@@ -123,15 +126,11 @@ def _run_one(name: str, url: str, home: Path) -> None:
     done = subprocess.run([*CLI, "run", str(study), "--url", url, "--json"], stdout=subprocess.PIPE, check=False)
     if done.returncode != 0:
         raise SystemExit(f"{name} ended with status {done.returncode}: see {home}/logs")
-    made = {"date": datetime.date.today().isoformat(), "machine": _machine(), "study": document(name)}
+    made = {"date": datetime.date.today().isoformat(), "machine": machine(), "study": document(name)}
     RESULTS.mkdir(parents=True, exist_ok=True)
     partial = RESULTS / f"{name}.json.part"
     partial.write_text(json.dumps({**made, "result": json.loads(done.stdout)}, indent=1) + "\n")
     partial.rename(RESULTS / f"{name}.json")
-
-
-def _machine() -> str:
-    return f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()} {platform.release()}"
 
 
 HEAD = """# Transfer table

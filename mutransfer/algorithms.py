@@ -222,3 +222,5 @@ OPTIONS: dict[Algorithm, type[OptimizerOptions]] = {
 NEEDS_NONZERO_READOUT = frozenset({Algorithm.ADOPT, Algorithm.LAMB, Algorithm.SOPHIA, Algorithm.SOAP})
 #: Algorithms whose published rule a measurement disputes; they have a `derived` variant besides.
 DISPUTED = frozenset({Algorithm.LAMB, Algorithm.SOAP})
+#: Those of them where a study found that the derived rule transfers and the published one does not (docs/findings.md).
+DERIVED_BY_DEFAULT = frozenset({Algorithm.LAMB})

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Self
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from mutransfer.algorithms import (
+    DERIVED_BY_DEFAULT,
     DISPUTED,
     NEEDS_NONZERO_READOUT,
     OPTIONS,
@@ -60,7 +61,8 @@ class ArmSpec(Value):
 
     `optimizer` is a built-in algorithm or `package.module:Class`, any torch.optim.Optimizer. `law` holds the exponents
     `(a, b)` of its update, `||U||_2 ~ d_out^a d_in^b` at LR 1, as `mutransfer derive` prints them; `rule: derived` then
-    takes the multiplier from them. `overrides` are hyperparameters of this arm alone.
+    takes the multiplier from them. `rule` defaults to the one that was found to transfer. `overrides` are
+    hyperparameters of this arm alone.
     """
 
     optimizer: Annotated[Algorithm | str, BeforeValidator(_known_optimizer)]
@@ -73,11 +75,15 @@ class ArmSpec(Value):
 
     @model_validator(mode="before")
     @classmethod
-    def _default_name(cls, data: Any) -> Any:
-        if isinstance(data, Mapping) and not data.get("name"):
-            optimizer = str(data.get("optimizer")).rpartition(":")[2]
-            return {**data, "name": f"{optimizer}-{data.get('parametrization', Parametrization.MUP)}"}
-        return data
+    def _defaults(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping):
+            return data
+        optimizer = str(data.get("optimizer"))
+        filled = {"rule": Rule.DERIVED if optimizer in DERIVED_BY_DEFAULT else Rule.PUBLISHED, **data}
+        if not filled.get("name"):
+            short = optimizer.rpartition(":")[2]
+            filled["name"] = f"{short}-{filled.get('parametrization', Parametrization.MUP)}"
+        return filled
 
     @model_validator(mode="after")
     def _check_options(self) -> Self:

@@ -97,7 +97,7 @@ def test_adam_like_optimizers_at_four_times_the_base_by_hand() -> None:
 @pytest.mark.parametrize("readout", ["inverse_width", "multiplier"])
 def test_lamb_published_and_derived_by_hand(readout: str) -> None:
     model = {"init": {"readout": readout}}
-    published = _by_name(_trial(optimizer="lamb", model=model))
+    published = _by_name(_trial(optimizer="lamb", rule="published", model=model))
     assert {p.lr_multiplier for p in published.values()} == {1.0}
     derived = _by_name(_trial(optimizer="lamb", rule="derived", model=model))
     assert derived["blocks.0.attention.query.weight"].lr_multiplier == 1 / 2  # r_in^(-1/2)

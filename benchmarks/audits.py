@@ -1,0 +1,158 @@
+"""`python -m benchmarks.audits`: the audit of every optimizer under SP and μP, variants of disputed rules included.
+
+Each arm's result document is kept in `docs/results/audits/`, and an arm that has one is not run again;
+`docs/audits.md` is printed from those documents alone (`--render`).
+"""
+
+import argparse
+from collections.abc import Iterator, Sequence
+import datetime
+import json
+from pathlib import Path
+import tempfile
+from typing import Any
+
+import torch
+
+from benchmarks.machine import machine
+from mutransfer.audit import AuditResult, Exponent, LayerAudit, Quantity, judge_audit, suspects
+from mutransfer.spec import StudySpec, parse_study
+from workers.audit import audit_setting, run_audit
+from workers.data import prepare
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+RESULTS = REPOSITORY / "docs" / "results" / "audits"
+PAGE = REPOSITORY / "docs" / "audits.md"
+WIDTHS, SEEDS, STEPS = (64, 128, 256, 512), 2, 10
+
+#: Optimizer: the rate of its audit in octaves, well below its optimum, and arms besides SP and μP.
+OPTIMIZERS: dict[str, tuple[float, tuple[dict[str, Any], ...]]] = {
+    "adamw": (-7.0, ()),
+    "adopt": (-7.0, ()),
+    "lamb": (-7.0, ({"name": "lamb-mup-derived", "rule": "derived"},)),
+    "sophia": (-9.0, ()),
+    "shampoo": (-6.0, ({"name": "shampoo-mup-blocks", "options": {"block_size": 64}},)),
+    "soap": (
+        -7.0,
+        (
+            {"name": "soap-mup-unscaled-eps", "options": {"scale_eps": False}},
+            {"name": "soap-mup-derived", "rule": "derived"},
+            {"name": "soap-mup-spectral", "options": {"spectral_norm": True}},
+        ),
+    ),
+    "muon": (-6.0, ()),
+    "sgd": (-4.0, ()),
+}
+
+
+def study() -> tuple[StudySpec, dict[str, float]]:
+    """All arms as one study of the MLP family, and each arm's rate."""
+    arms, rates = [], {}
+    for optimizer, (rate, more) in OPTIMIZERS.items():
+        plain = ({"parametrization": "sp"}, {"parametrization": "mup"})
+        for settings in (*plain, *more):
+            arm = {
+                "rule": "published",
+                "optimizer": optimizer,
+                "name": f"{optimizer}-{settings.get('parametrization', '')}",
+                **settings,
+            }
+            arms.append(arm)
+            rates[arm["name"]] = rate
+    document = {
+        "version": 1, "name": "audits", "model": {"family": "mlp", "depth": 2, "context": 8},
+        "train": {"batch": 16, "steps": 100}, "widths": {"base": WIDTHS[0], "proxy": list(WIDTHS)}, "arms": arms,
+    }  # fmt: skip
+    return parse_study(document), rates
+
+
+def run() -> None:
+    """Audit the arms that have no document yet."""
+    torch.set_num_threads(1)
+    spec, rates = study()
+    with tempfile.TemporaryDirectory() as cache:
+        data = prepare(spec.data, Path(cache))
+        for arm in spec.arms:
+            path = RESULTS / f"{arm.name}.json"
+            if path.exists():
+                continue
+            print(arm.name, flush=True)
+            setting = audit_setting(spec, arm, steps=STEPS, lr_octaves=rates[arm.name])
+            result = judge_audit(run_audit(spec, setting, data, widths=WIDTHS, seeds=SEEDS), setting)
+            made = {"date": datetime.date.today().isoformat(), "machine": machine()}
+            RESULTS.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps({**made, "audit": result.model_dump(mode="json")}, indent=1) + "\n")
+
+
+HEAD = """# Audits
+
+What `mutransfer audit` finds for every optimizer: exponents in width of the change of weights and of outputs, 95 %
+intervals, predicted 0. Printed by `python -m benchmarks.audits --render` from the documents in
+[docs/results/audits](results/audits); `python -m benchmarks.audits` runs what is missing. MLP of two hidden layers,
+widths 64 to 512, 10 counted steps, two seeds. ✕ fails (the interval lies outside ±0.2), ? is undecided.
+
+"""
+COLUMNS = (
+    "arm",
+    "audit",
+    "change of hidden weights",
+    "change of hidden outputs",
+    "change of logits",
+    "embedding",
+    "at",
+)
+
+
+def render() -> str:
+    """The page, from the documents alone."""
+    spec, _ = study()
+    paths = [RESULTS / f"{arm.name}.json" for arm in spec.arms]
+    rows = [_row(json.loads(path.read_text())) for path in paths if path.exists()]
+    missing = [path.stem for path in paths if not path.exists()]
+    tail = f"\nNot run yet: {', '.join(missing)}.\n" if missing else ""
+    return HEAD + "\n".join([f"| {' | '.join(COLUMNS)} |", f"|{'---|' * len(COLUMNS)}", *rows]) + "\n" + tail
+
+
+def _row(kept: dict[str, Any]) -> str:
+    result = AuditResult.model_validate(kept["audit"])
+    at_fault = ", ".join(name.removesuffix(".weight") for name in suspects(result))
+    check = result.check.value + (f": {at_fault}" if result.check == "fail" else "")
+    hidden = [layer for layer in result.layers if layer.role.is_hidden]
+    cells = (
+        result.arm.name, check, _worst(hidden, Quantity.UPDATE), _worst(hidden, Quantity.OUTPUT_CHANGE),
+        _worst([result.layers[-1]], Quantity.OUTPUT_CHANGE), _worst([result.layers[0]], Quantity.UPDATE),
+        f"2^{result.lr_octaves:g}, {kept['date']}",
+    )  # fmt: skip
+    return f"| {' | '.join(cells)} |"
+
+
+def _worst(layers: Sequence[LayerAudit], quantity: Quantity) -> str:
+    """The exponent furthest from its prediction."""
+    found = list(_measured(layers, quantity))
+    if not found:
+        return "not finite"
+    exponent = max(found, key=lambda e: abs(e.measured.value - e.predicted) if e.measured else 0.0)
+    interval = exponent.measured
+    if interval is None or interval.low is None or interval.high is None:
+        return "not finite"
+    mark = {"fail": " ✕", "undecided": " ?"}.get(exponent.check.value, "")
+    return f"{interval.value:+.2f} [{interval.low:+.2f}, {interval.high:+.2f}]{mark}"
+
+
+def _measured(layers: Sequence[LayerAudit], quantity: Quantity) -> Iterator[Exponent]:
+    for layer in layers:
+        yield from (e for e in layer.exponents if e.quantity is quantity and e.measured is not None)
+
+
+def main() -> None:
+    """Audit what is missing, then write the page."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.audits", description=__doc__)
+    parser.add_argument("--render", action="store_true", help="only write the page")
+    if not parser.parse_args().render:
+        run()
+    PAGE.write_text(render())
+    print(f"written {PAGE.relative_to(REPOSITORY)}")
+
+
+if __name__ == "__main__":
+    main()
