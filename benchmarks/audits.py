@@ -36,6 +36,7 @@ OPTIMIZERS: dict[str, tuple[float, tuple[dict[str, Any], ...]]] = {
         -7.0,
         (
             {"name": "soap-mup-unscaled-eps", "options": {"scale_eps": False}},
+            {"name": "soap-mup-quarter", "rule": "derived", "law": [0.25, 0.25]},
             {"name": "soap-mup-derived", "rule": "derived"},
             {"name": "soap-mup-spectral", "options": {"spectral_norm": True}},
         ),

@@ -15,9 +15,12 @@ from mutransfer.base import Value
 from mutransfer.errors import ScalingError
 from mutransfer.quantiles import t975
 
-#: Exponents of known optimizers are multiples of a quarter; a measured one is snapped when it lies this near.
-SNAP_STEP = Fraction(1, 4)
-SNAP_TOLERANCE = 0.1
+#: A measured exponent is taken for the simplest fraction (smallest denominator, up to this) that lies near enough.
+MOST_DENOMINATOR = 4
+#: Near enough: finite sides bias exponents by a few hundredths, whatever the interval says.
+SNAP_TOLERANCE = 0.06
+#: An interval wider than this on either side tells no fraction from the next.
+WIDEST_SNAPPED = 0.25
 
 
 class ShapeNorm(Value):
@@ -96,11 +99,19 @@ def _table(norms: Sequence[ShapeNorm], seeds: Sequence[int], shapes: Sequence[tu
 
 
 def _exponent(value: float, half_width: float) -> Exponent:
-    snapped = Fraction(round(value / float(SNAP_STEP))) * SNAP_STEP
-    near = abs(float(snapped) - value) <= max(SNAP_TOLERANCE, half_width) and half_width < float(SNAP_STEP)
+    snapped = _simplest(value) if half_width < WIDEST_SNAPPED else None
     return Exponent(
-        value=value, low=value - half_width, high=value + half_width, snapped=str(snapped) if near else None
+        value=value, low=value - half_width, high=value + half_width, snapped=None if snapped is None else str(snapped)
     )  # fmt: skip
+
+
+def _simplest(value: float) -> Fraction | None:
+    """The fraction of smallest denominator within SNAP_TOLERANCE of `value`."""
+    for denominator in range(1, MOST_DENOMINATOR + 1):
+        found = Fraction(round(value * denominator), denominator)
+        if abs(float(found) - value) <= SNAP_TOLERANCE:
+            return found
+    return None
 
 
 def _formula(out_power: float, in_power: float) -> str:

@@ -252,7 +252,7 @@ def _soap(site: Site, options: SOAPOptions) -> Update:
             "shampoo_beta": options.shampoo_beta,
             "eps": _eps(site, options.eps, scaling.soap_eps(growth, sides)),
         },
-        source="derived: r_out^(1/4) r_in^(-3/4)" if derived else f"Q25: SOAP, {sides.value} sides preconditioned",
+        source="derived: r_out^(1/6) r_in^(-5/6)" if derived else f"Q25: SOAP, {sides.value} sides preconditioned",
     )
 
 

@@ -121,7 +121,7 @@ def test_shampoo_and_soap_at_four_times_the_base_by_hand() -> None:
     assert hidden("soap", block_size=64).eps == 1e-8 / 4
     assert hidden("soap", scale_eps=False, block_size=64).eps == 1e-8
     derived = _by_name(_trial(optimizer="soap", rule="derived"))
-    assert derived["blocks.0.attention.query.weight"].lr_multiplier == pytest.approx(1 / 2)
+    assert derived["blocks.0.attention.query.weight"].lr_multiplier == pytest.approx(4 ** (-2 / 3))
     assert (derived["readout.weight"].algorithm.value, derived["readout.weight"].lr_multiplier) == ("adamw", 1 / 4)
     with pytest.raises(ScalingError, match="max_preconditioner_dim = 64 preconditions other sides"):
         hidden("soap", max_preconditioner_dim=64)

@@ -76,7 +76,7 @@ def test_shampoo_and_soap_worked_values() -> None:
     assert scaling.soap_lr(blocks, Sides.INPUT) == 1 / 4
     assert scaling.soap_lr(blocks, Sides.OUTPUT) == 1 / 4
     assert scaling.soap_lr(square, Sides.NEITHER) == 1 / 4
-    assert scaling.soap_derived_lr(square) == pytest.approx(1 / 2)
+    assert scaling.soap_derived_lr(Growth(r_in=8, r_out=8)) == pytest.approx(1 / 4)  # 8^(1/6) 8^(-5/6)
     assert scaling.shampoo_eps(blocks) == 1 / 16
     assert scaling.shampoo_eps(Growth(n=2)) == 1 / 4
     assert scaling.soap_eps(blocks, Sides.BOTH) == 1 / 4

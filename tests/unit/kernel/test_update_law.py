@@ -29,6 +29,7 @@ def _norms(a: float, b: float, *, noise: float = 0.02, seeds: int = 4, bend: flo
         (0.5, -0.5, "1"),
         (0.5, 0.0, "1 / sqrt(r_in)"),
         (0.25, 0.25, "r_out^(1/4) / r_in^(3/4)"),
+        (1 / 3, 1 / 3, "r_out^(1/6) / r_in^(5/6)"),
         (0.75, 0.5, "1 / (r_out^(1/4) * r_in)"),
     ],
 )
@@ -37,15 +38,15 @@ def test_known_laws_come_back_with_their_rules(a: float, b: float, rule: str) ->
     assert law.rule == rule
     for exponent, truth in ((law.out_exponent, a), (law.in_exponent, b)):
         assert exponent.low <= truth <= exponent.high
-        assert exponent.number == truth
+        assert exponent.number == pytest.approx(truth)
         assert exponent.high - exponent.low < 0.05
     assert law.misfit_octaves < 0.03
 
 
 def test_an_exponent_between_fractions_stays_as_measured() -> None:
-    law = fit_law(_norms(0.38, 0.5))
+    law = fit_law(_norms(0.415, 0.5))
     assert law.out_exponent.snapped is None
-    assert law.out_exponent.number == pytest.approx(0.38, abs=0.02)
+    assert law.out_exponent.number == pytest.approx(0.415, abs=0.02)
 
 
 def test_noise_and_bends_widen_the_interval() -> None:
