@@ -3,7 +3,6 @@
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-import yaml
 
 from mutransfer.errors import SpecError
 
@@ -63,6 +62,8 @@ def _measured(optimizer: str, options: dict[str, Any], probe: "Probe") -> "Updat
 
 def _options(given: list[str]) -> dict[str, Any]:
     """NAME=VALUE pairs, values read as YAML: `betas=[0.9, 0.95]`, `nesterov=true`, `eps=1.0e-8`."""
+    import yaml
+
     options = {}
     for pair in given:
         name, equals, value = pair.partition("=")
@@ -100,6 +101,8 @@ def _text(optimizer: str, options: dict[str, Any], law: "UpdateLaw") -> str:
 
 
 def _arm(optimizer: str, options: dict[str, Any], law: "UpdateLaw") -> str:
+    import yaml
+
     exponents = [round(law.out_exponent.number, 3), round(law.in_exponent.number, 3)]
     arm: dict[str, Any] = {"optimizer": optimizer, "rule": "derived", "law": exponents}
     if options:

@@ -31,7 +31,7 @@ def test_filters_are_in_the_address(visitor: Visitor, site: Seeded) -> None:
     assert len(names(page)) >= 7
     page.locator("#states").get_by_text("completed").click()
     page.wait_for_url("**/?state=completed")
-    assert set(names(page)) == {"quickstart", "too-noisy", "narrow-limits"}
+    assert set(names(page)) == {"quickstart", "too-noisy", "narrow-limits", "audited"}
     page.get_by_role("searchbox").fill("QUICK")
     page.wait_for_url("**/?state=completed&q=QUICK")
     assert names(page) == ["quickstart"]
