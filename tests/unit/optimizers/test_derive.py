@@ -47,7 +47,7 @@ def test_the_same_seed_measures_the_same_and_seeds_differ() -> None:
 
 
 def _derive(*arguments: str) -> Any:
-    return CliRunner().invoke(APP, ["derive", *arguments, "--sides", "16,32,64", "--seeds", "2"])
+    return CliRunner().invoke(APP, ["derive", *arguments, "--sides", "32,64,128", "--seeds", "4"])
 
 
 def test_the_command_prints_the_rule_and_an_arm() -> None:
