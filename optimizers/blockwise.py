@@ -60,6 +60,7 @@ class Move:
 class BlockOptimizer(Optimizer):
     """Base class. Raises ValueError for parameters that are not matrices and for options out of range."""
 
+    #: Built at the next step when None: at first, and after loading, a new group, copying or unpickling.
     _stacks: list[Stack] | None = None
 
     def check_group(self, group: Group) -> None:
@@ -123,11 +124,6 @@ class BlockOptimizer(Optimizer):
         for index, parameter in zip(indices, parameters, strict=True):
             if index in state_dict["state"]:
                 self.state[parameter] = dict(state_dict["state"][index])
-        self._stacks = None
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Unpickled or copied: the stacks are built anew around the copied state."""
-        super().__setstate__(state)
         self._stacks = None
 
     def _tick(self) -> dict[Tensor, int]:

@@ -44,8 +44,10 @@ def test_spectral_norm_against_an_svd(shape: tuple[int, int], rank: int) -> None
 
 
 def test_a_start_vector_orthogonal_to_the_top_direction_is_overruled() -> None:
-    U = torch.diag(torch.tensor([1.0, 5.0, 2.0])).unsqueeze(0)
-    norms, _ = spectral_norm(U, torch.tensor([[1.0, 0.0, 0.0]]))
+    """On a matrix so large that the iterates of both start vectors do not span everything."""
+    diagonal = torch.ones(60)
+    diagonal[50] = 5.0
+    norms, _ = spectral_norm(torch.diag(diagonal).unsqueeze(0), torch.eye(60)[:1])
     assert norms.item() == pytest.approx(5.0)
 
 
