@@ -14,7 +14,7 @@ from tests.trials import SMALL, merged
         ({"optimizer": "sgd", "options": {"momentum": 0.0, "nesterov": True}}, "nesterov needs a momentum above 0"),
         ({"optimizer": "adamw", "options": {"eps": 0.0}}, "greater than 0"),
         ({"optimizer": "muon", "options": {"eps": 0}}, "greater than 0"),
-        ({"optimizer": "adamw", "rule": "derived"}, "published"),
+        ({"optimizer": "adamw", "rule": "derived"}, "no derived rule of its own"),
     ],
 )
 def test_options_that_cannot_work_name_their_field(arm: dict[str, object], says: str) -> None:
