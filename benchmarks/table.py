@@ -31,7 +31,10 @@ Arm = Mapping[str, Any]
 
 def _arm(optimizer: str, parametrization: str = "mup", name: str = "", **settings: Any) -> Arm:
     label = f"{optimizer}-{parametrization}" + (f"-{name}" if name else "")
-    return {"optimizer": optimizer, "parametrization": parametrization, "name": label, **settings}
+    # The rule is spelled out: a default may change, an arm's name must go on meaning the same.
+    return {
+        "optimizer": optimizer, "parametrization": parametrization, "name": label, "rule": "published", **settings
+    }  # fmt: skip
 
 
 def _pair(optimizer: str) -> tuple[Arm, Arm]:
@@ -44,7 +47,7 @@ UNSCALED_EPS = {"options": {"scale_eps": False}}
 STUDIES: dict[str, tuple[Sequence[Arm], tuple[int, int], Mapping[str, Any]]] = {
     "adamw": (_pair("adamw"), (-7, -3), {}),
     "lamb": (
-        (_arm("lamb", "sp"), _arm("lamb", rule="published"), _arm("lamb", name="derived", rule="derived")),
+        (_arm("lamb", "sp"), _arm("lamb"), _arm("lamb", name="derived", rule="derived")),
         (-7, -3),
         {},
     ),

@@ -4,8 +4,9 @@ The controller validates options without torch, so their schemas live in the ker
 entry here, its rule in scaling.py and updates.py, and one file in optimizers/.
 """
 
+from collections.abc import Mapping
 from enum import StrEnum
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -35,8 +36,9 @@ class OptimizerOptions(BaseModel):
     """Base of all options: frozen, closed, finite.
 
     `embedding_lr_factor` and `readout_lr_factor` multiply the learning rate of those matrices at every width.
-    `spectral_norm` rescales every matrix's update to spectral norm `sqrt(d_out / d_in)` (Q25). `scale_eps` off leaves
-    epsilons at the base model's under μP, to see what scaling them does.
+    `spectral_norm` rescales the update of every matrix that the optimizer trains itself (not those of AdamW beside it)
+    to spectral norm `sqrt(d_out / d_in)` (Q25). `scale_eps` off leaves epsilons at the base model's under μP, to see
+    what scaling them does.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -200,10 +202,29 @@ class SOAPOptions(PreconditionedOptions):
     eps: Epsilon = 1e-8
 
 
+#: Keys of torch's groups that the service sets itself.
+RESERVED = ("class", "algorithm", "params", "names", "norm", "lr", "weight_decay")
+
+
 class ExternalOptions(OptimizerOptions):
-    """Options of a torch optimizer of the user's own: passed to its constructor as they are."""
+    """Options of a torch optimizer of the user's own: passed to its constructor as they are, lists as tuples."""
 
     model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _freeze(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping):
+            return data
+        if found := [name for name in RESERVED if name in data]:
+            raise ValueError(f"{', '.join(found)}: set by the service, not by options")
+        if found := [str(name) for name, value in data.items() if isinstance(value, Mapping)]:
+            raise ValueError(f"{', '.join(found)}: an option is a number, a word, true, false or a list of them")
+        return {name: _frozen(value) for name, value in data.items()}
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(_frozen(item) for item in value) if isinstance(value, list) else value
 
 
 OPTIONS: dict[Algorithm, type[OptimizerOptions]] = {

@@ -71,7 +71,7 @@ class ArmSpec(Value):
     options: dict[str, Any] = {}
     rule: Rule = Rule.PUBLISHED
     law: tuple[Exponent, Exponent] | None = None
-    overrides: dict[Hyperparameter, Annotated[float, Field(gt=0.0, le=1e6)]] = {}
+    overrides: dict[Hyperparameter, Annotated[float, Field(ge=0.0, le=1e6)]] = {}
 
     @model_validator(mode="before")
     @classmethod
@@ -94,6 +94,15 @@ class ArmSpec(Value):
             path = ".".join(str(part) for part in ("options", *first["loc"]))
             known = ", ".join(self._options_type.model_fields)
             raise fault(path, f"{first['msg']} ({self.optimizer} takes {known})") from None
+        return self
+
+    @model_validator(mode="after")
+    def _check_overrides(self) -> Self:
+        for name, value in self.overrides.items():
+            if name is Hyperparameter.WEIGHT_DECAY and value >= 1.0:
+                raise fault("overrides.weight_decay", f"decay is a fraction a step: {value:g} is not below 1")
+            if name is not Hyperparameter.WEIGHT_DECAY and value == 0.0:
+                raise fault(f"overrides.{name}", "must be above 0")
         return self
 
     @model_validator(mode="after")

@@ -42,7 +42,6 @@ FloatArray = NDArray[np.float64]
 TOLERANCE = 0.2
 MIN_WIDTHS = 3
 MIN_STEPS = 8
-# 97.5 % points of Student's t for 1 … 10 degrees of freedom; beyond, a series in 1/degrees is exact to 0.1 %.
 
 
 class Quantity(StrEnum):

@@ -14,8 +14,10 @@ def announced() -> dict[str, str]:
 
 def refusal(path: str, packages: Sequence[str]) -> str | None:
     """Why `package.module:Class` may not be named, or None. torch's own optimizers always may."""
-    top = path.partition(":")[0].partition(".")[0]
-    if top == "torch" or top in packages or path in announced().values():
+    module = path.partition(":")[0]
+    if any(module == package or module.startswith(f"{package}.") for package in ("torch", *packages)):
+        return None
+    if path in announced().values():
         return None
     allowed = ", ".join(packages) or "none"
     return (

@@ -130,7 +130,7 @@ def _child(
     classes: Mapping[Algorithm, tuple[str, str]], algorithm: Algorithm, normalised: bool, groups: str
 ) -> str:  # fmt: skip
     built = classes[algorithm][1].format(groups)
-    return f"SpectrallyNormalised({built})" if normalised else built
+    return f"SpectrallyNormalised({built})" if normalised and algorithm is not Algorithm.EXTERNAL else built
 
 
 def _members(algorithm: Algorithm, normalised: bool, children: Sequence[tuple[Algorithm, bool]]) -> str:

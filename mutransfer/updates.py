@@ -91,7 +91,9 @@ def _with_factor(found: Update, site: Site, options: OptimizerOptions) -> Update
         factor *= options.embedding_lr_factor
     elif site.info.role is ParameterRole.READOUT:
         factor *= options.readout_lr_factor
-    multiplier = found.lr_multiplier * scaling.lr_under_multiplier(found.algorithm, site.multiplier)
+    # A normalised update does not see the scale of the gradient, whatever its algorithm would make of it.
+    under = 1.0 / site.multiplier if found.norm else scaling.lr_under_multiplier(found.algorithm, site.multiplier)
+    multiplier = found.lr_multiplier * under
     source = found.source if site.is_scaled else "SP: unscaled"
     return replace(found, lr_multiplier=multiplier, lr_factor=factor, source=source)
 
@@ -269,8 +271,14 @@ def _blocked(site: Site, options: PreconditionedOptions) -> Growth:
         _blocks(grown, options.block_size) / _blocks(base, options.block_size)
         for grown, base in ((site.info.d_in, site.base.d_in), (site.info.d_out, site.base.d_out))
     )
+    # A side that is not preconditioned is not cut either (optimizers/blocks.py).
+    sides = _sides(site, options)
     g = site.growth
-    return Growth(r_in=g.r_in, r_out=g.r_out, n=g.n, alpha=g.alpha, b_in=b_in, b_out=b_out)
+    return Growth(
+        r_in=g.r_in, r_out=g.r_out, n=g.n, alpha=g.alpha,
+        b_in=b_in if sides in (Sides.BOTH, Sides.INPUT) else 1.0,
+        b_out=b_out if sides in (Sides.BOTH, Sides.OUTPUT) else 1.0,
+    )  # fmt: skip
 
 
 def _blocks(side: int, block_size: int | None) -> int:
@@ -303,7 +311,7 @@ def _active(info: ParameterInfo, options: PreconditionedOptions) -> Sides:
 def _external(site: Site, options: ExternalOptions) -> Update:
     return Update(
         algorithm=Algorithm.EXTERNAL, lr_multiplier=1.0,
-        options={"class": str(site.arm.optimizer), **(options.model_extra or {})}, source="unscaled",
+        options={**(options.model_extra or {}), "class": str(site.arm.optimizer)}, source="unscaled",
     )  # fmt: skip
 
 

@@ -22,6 +22,10 @@ class Composite(Optimizer):
         super().__init__([{"params": [p]} for p in owned[:1]], {})
         self._adopt()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copy and pickle the children whole; torch's own way keeps groups and state only."""
+        return Composite, (self.children,)
+
     def _adopt(self) -> None:
         """Show the children's groups as one list; torch reads it, the children own it."""
         self.param_groups = [group for child in self.children for group in child.param_groups]

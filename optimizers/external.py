@@ -8,10 +8,9 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
+from mutransfer.algorithms import RESERVED
 from mutransfer.errors import SpecError
-
-#: Keys of our groups that are not options of the class.
-_OURS = ("class", "algorithm", "names", "norm")
+from optimizers.spectral import SpectrallyNormalised
 
 
 def load(path: str) -> Callable[..., Optimizer]:
@@ -28,21 +27,24 @@ def load(path: str) -> Callable[..., Optimizer]:
 
 
 def build_external(groups: Sequence[dict[str, Any]]) -> Optimizer:
-    """The optimizer that the groups' `class` names; each group's decay is taken off its weights by us.
+    """The optimizer that the groups' `class` names, normalised where they say so; their decay is taken off by us.
 
     Raises SpecError when the class refuses the options.
     """
     path = groups[0]["class"]
-    options = {name: value for name, value in groups[0].items() if name not in (*_OURS, "params", "lr", "weight_decay")}
-    cleaned = [{"params": g["params"], "lr": g["lr"], "names": g["names"]} for g in groups]
+    options = {name: value for name, value in groups[0].items() if name not in RESERVED}
+    kept = ("params", "names", "lr", "norm")
+    cleaned = [{name: group[name] for name in kept if name in group} for group in groups]
     try:
-        child = load(path)(cleaned, lr=groups[0]["lr"], **_without_decay(path, options))
+        child = load(path)(cleaned, lr=groups[0]["lr"], **without_decay(path, options))
     except (TypeError, ValueError) as error:
         raise SpecError.at("arms.options", f"{path} refuses {options}: {error}") from error
+    if "norm" in groups[0]:
+        child = SpectrallyNormalised(child)
     return Decoupled(child, [group["weight_decay"] for group in groups])
 
 
-def _without_decay(path: str, options: dict[str, Any]) -> dict[str, Any]:
+def without_decay(path: str, options: dict[str, Any]) -> dict[str, Any]:
     """Options that turn off the class's own decay, which defaults to something in AdamW and its kin."""
     if "weight_decay" in inspect.signature(load(path)).parameters:
         return {"weight_decay": 0.0, **options}
@@ -58,16 +60,33 @@ class Decoupled(Optimizer):
         self._adopt()
 
     def _adopt(self) -> None:
-        self.param_groups = self.child.param_groups
+        self.param_groups, self.state = self.child.param_groups, self.child.state
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copy and pickle the child whole; torch's own way keeps groups and state only."""
+        return Decoupled, (self.child, self.weight_decays)
+
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """Decay, then the child's step. A closure runs before the decay, and as often as the child asks."""
+        if closure is None:
+            self._decay()
+            return self.child.step()
+        pending = [self._decay]
+
+        def first_decaying() -> float:
+            loss = closure()
+            if pending:
+                pending.pop()()
+            return loss
+
+        return self.child.step(first_decaying)
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Decay, then the child's step."""
+    def _decay(self) -> None:
         for group, decay in zip(self.param_groups, self.weight_decays, strict=True):
             for parameter in group["params"] if decay else ():
                 if parameter.grad is not None:
                     parameter.mul_(1.0 - group["lr"] * decay)
-        return self.child.step() if closure is None else self.child.step(closure)
 
     def state_dict(self) -> dict[str, Any]:
         """The child's."""

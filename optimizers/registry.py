@@ -25,6 +25,7 @@ from optimizers.sgd import SGD
 from optimizers.shampoo import Shampoo
 from optimizers.soap import SOAP
 from optimizers.sophia import Sophia
+from optimizers.spectral import SpectrallyNormalised
 
 Group = dict[str, Any]
 
@@ -53,11 +54,8 @@ def build_optimizer(
 
 def _build(algorithm: Algorithm, groups: list[Group], normalised: bool) -> Optimizer:
     optimizer = _BUILDERS[algorithm](groups)
-    if not normalised:
-        return optimizer
-    from optimizers.spectral import SpectrallyNormalised
-
-    return SpectrallyNormalised(optimizer)
+    # An optimizer of the user's own is wrapped where it is built: our decay goes around the normalisation.
+    return SpectrallyNormalised(optimizer) if normalised and algorithm is not Algorithm.EXTERNAL else optimizer
 
 
 def param_groups(

@@ -45,13 +45,13 @@ def _measured(optimizer: str, options: dict[str, Any], probe: "Probe") -> "Updat
 
     from mutransfer.update_law import fit_law
     from optimizers.derive import measure
-    from optimizers.external import load
+    from optimizers.external import load, without_decay
 
     made: Any = load(optimizer)
 
     def factory(parameters: list[Any], lr: float) -> Any:
         try:
-            return made(parameters, lr=lr, **options)
+            return made(parameters, lr=lr, **without_decay(optimizer, options))
         except (TypeError, ValueError) as error:
             raise SpecError.at("option", f"{optimizer} refuses {options}: {error}") from error
 

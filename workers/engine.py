@@ -141,6 +141,7 @@ class StudyEngine:
         while wanted := self._wanted(phase):
             planned = [self._planned(request) for request in wanted]
             known = self._store.plan_trials(phase, planned)
+            self._tuning.planned()
             self._enqueue(planned)
             # What runs already will answer for itself.
             for key in known.keys() - self._running:

@@ -6,6 +6,7 @@ proposes what its predecessor would have.
 
 from collections.abc import Mapping, Sequence
 import hashlib
+from math import ceil, floor
 from typing import Any
 import warnings
 
@@ -14,7 +15,7 @@ from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from mutransfer.spec import Hyperparameter, SearchSpec
+from mutransfer.spec import SearchSpec
 from mutransfer.tuning import Sample
 
 LR = "lr_octaves"
@@ -33,7 +34,7 @@ def propose(search: SearchSpec, history: Sequence[Sample], *, arm: str, count: i
         study = optuna.create_study(sampler=_sampler(search, past, _seed(arm, len(history))))
         study.add_trials(past)
         asked = [study.ask(space).params for _ in range(count)]
-    return tuple(_sample(params, len(history) + place) for place, params in enumerate(asked))
+    return tuple(_sample(search, params, len(history) + place) for place, params in enumerate(asked))
 
 
 def distributions(search: SearchSpec) -> dict[str, BaseDistribution]:
@@ -67,6 +68,16 @@ def _frozen(sample: Sample, space: Mapping[str, BaseDistribution]) -> FrozenTria
     return create_trial(params=params, distributions=dict(space), value=sample.loss_nats, state=TrialState.COMPLETE)
 
 
-def _sample(params: Mapping[str, float], index: int) -> Sample:
-    values = {Hyperparameter(name): float(f"{value:.6g}") for name, value in params.items() if name != LR}
-    return Sample(index=index, lr_octaves=round(params[LR], 4), values=values)
+def _sample(search: SearchSpec, params: Mapping[str, float], index: int) -> Sample:
+    """Rounded, and still inside: a trial's rate has four decimals, and a replayed value must lie in its range."""
+    grid = search.lr_octaves
+    lr = round(_clamped(params[LR], ceil(grid.low * 1e4) / 1e4, floor(grid.high * 1e4) / 1e4), 4)
+    inside = {
+        name: _clamped(float(f"{params[name.value]:.6g}"), span.low, span.high)
+        for name, span in search.parameters.items()
+    }
+    return Sample(index=index, lr_octaves=lr, values=inside)
+
+
+def _clamped(value: float, low: float, high: float) -> float:
+    return min(max(value, low), high)

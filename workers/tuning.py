@@ -18,6 +18,7 @@ class Tuning:
         self._spec = spec
         self._arms = {arm.name: arm for arm in spec.arms}
         self._samples: dict[str, list[Sample]] = {arm.name: [] for arm in spec.arms}
+        self._proposed: dict[str, tuple[Sample, ...]] = {}  # asked for, not known to be in the database yet
         for name, trial in planned.items():
             if place := parse_label(name):
                 sample = Sample(index=place[1], lr_octaves=trial.lr_octaves, values=values_of(spec, trial))
@@ -34,10 +35,14 @@ class Tuning:
         place = parse_label(name)
         if place is None:
             return self._arms[name]
-        return with_values(self._arms[place[0]], self._samples[place[0]][place[1]].values)
+        known = [*self._samples[place[0]], *self._proposed.get(place[0], ())]
+        return with_values(self._arms[place[0]], known[place[1]].values)
 
     def requests(self, observations: Observed, unavailable: Missing) -> tuple[TrialRequest, ...]:
-        """The next batch of each arm whose last batch has ended; empty with nothing pending ends the phase."""
+        """The next batch of each arm whose last batch has ended; empty with nothing pending ends the phase.
+
+        A batch stays proposed until `planned` says that the database has it.
+        """
         from workers.sampler import propose
 
         found = []
@@ -46,10 +51,17 @@ class Tuning:
             if self._is_waiting(arm, history, unavailable):
                 continue
             count = min(self._spec.search.batch, self._spec.search.samples - len(history))
-            new = propose(self._spec.search, history, arm=arm, count=count) if count > 0 else ()
-            self._samples[arm] += new
+            if count > 0 and arm not in self._proposed:
+                self._proposed[arm] = propose(self._spec.search, history, arm=arm, count=count)
+            new = self._proposed.get(arm, ())
             found += [TrialRequest(label(arm, s.index), self._size, s.lr_octaves, SAMPLE_SEED) for s in new]
         return tuple(found)
+
+    def planned(self) -> None:
+        """The database has all that was proposed."""
+        for arm, new in self._proposed.items():
+            self._samples[arm] += new
+        self._proposed = {}
 
     def _history(self, arm: str, observations: Observed) -> list[Sample]:
         return [answered(s, observations.get((label(arm, s.index), self._size), ())) for s in self._samples[arm]]

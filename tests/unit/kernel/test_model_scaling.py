@@ -127,6 +127,19 @@ def test_shampoo_and_soap_at_four_times_the_base_by_hand() -> None:
         hidden("soap", max_preconditioner_dim=64)
 
 
+def test_blocks_count_on_preconditioned_sides_only() -> None:
+    wide = _trial(optimizer="shampoo", options={"max_preconditioner_dim": 128, "block_size": 32}, width=128)
+    up = _by_name(wide)["blocks.0.mlp.up.weight"]
+    assert up.lr_multiplier == pytest.approx(2 ** (-1 / 4))  # input side only: b_in doubles, E = 1/4
+
+
+def test_a_normalised_readout_behind_a_multiplier_is_divided_by_it() -> None:
+    model = {"init": {"readout": "multiplier"}}
+    for optimizer in ("adamw", "sgd", "lamb"):
+        of = _by_name(_trial(optimizer=optimizer, options={"spectral_norm": True}, model=model))
+        assert of["readout.weight"].lr_multiplier == 4.0
+
+
 def test_spectral_normalisation_needs_no_multiplier() -> None:
     of = _by_name(_trial(optimizer="adamw", options={"spectral_norm": True}))
     assert {p.lr_multiplier for p in of.values()} == {1.0}

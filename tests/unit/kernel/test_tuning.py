@@ -34,6 +34,17 @@ def test_overrides_act_where_they_belong_and_leave_no_trace() -> None:
     assert trial_key(trial, ENVIRONMENT) == trial_key(same, ENVIRONMENT)
 
 
+@pytest.mark.parametrize(
+    ("overrides", "field"),
+    [({"weight_decay": 5}, "arms.0.overrides.weight_decay"), ({"embedding_std": 0}, "arms.0.overrides.embedding_std")],
+)
+def test_overrides_must_be_possible(overrides: dict[str, float], field: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        small_study(arms=[{"optimizer": "adamw", "overrides": overrides}])
+    assert caught.value.problems[0].field == field
+    assert small_study(arms=[{"optimizer": "adamw", "overrides": {"weight_decay": 0}}])
+
+
 def test_values_of_a_trial_are_those_it_was_planned_with() -> None:
     study = small_study(search=TPE)
     arm = tuned_arm(study.arms[0], {"adamw-mup": {"weight_decay": 0.03}})

@@ -1,5 +1,6 @@
 """An optimizer of the user's own trains by its measured law, with our decay, where the operator allows it."""
 
+import copy
 from typing import Any
 
 import pytest
@@ -94,3 +95,49 @@ def test_a_study_must_say_the_law(changes: dict[str, Any], field: str) -> None:
     with pytest.raises(SpecError) as caught:
         _trial(**changes)
     assert caught.value.problems[0].field == field
+
+
+@pytest.mark.parametrize("name", ["class", "lr", "weight_decay", "names", "norm"])
+def test_options_cannot_take_over_what_the_service_sets(name: str) -> None:
+    with pytest.raises(SpecError, match="set by the service"):
+        _trial(options={name: "pytorch_optimizer:Lion"})
+
+
+def test_lists_as_options_train() -> None:
+    trial = _trial(options={"betas": [0.9, 0.95]})
+    built = build(trial, vocab=11)
+    optimizer = build_optimizer(built.module.named_parameters(), built.scaling, trial)
+    assert optimizer.param_groups[0]["betas"] == (0.9, 0.95)
+
+
+def test_normalised_ones_keep_decay_and_know_lookups() -> None:
+    trial = _trial(options={"spectral_norm": True}, train={"weight_decay": 0.1}, width=64)
+    built = build(trial, vocab=11)
+    optimizer = build_optimizer(built.module.named_parameters(), built.scaling, trial)
+    norms = {name: group["norm"] for group in optimizer.param_groups for name in group["names"]}
+    assert (norms["embedding.weight"], norms["blocks.0.mlp.up.weight"]) == ("rms", "spectral")
+    before = {name: p.detach().clone() for name, p in built.module.named_parameters()}
+    for parameter in built.module.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    for name, parameter in built.module.named_parameters():
+        torch.testing.assert_close(parameter.detach(), 0.9 * before[name])
+
+
+def test_a_closure_runs_once_and_before_decay() -> None:
+    weight = torch.nn.Parameter(torch.ones(2, 2))
+    group = {"class": "torch.optim:SGD", "params": [weight], "names": ["w"], "lr": 0.1, "weight_decay": 0.5}
+    optimizer = build_external([group])
+    seen = []
+
+    def closure() -> float:
+        seen.append(weight.detach().clone())
+        optimizer.zero_grad()
+        (weight.sum() * 2.0).backward()
+        return 1.0
+
+    assert copy.deepcopy(optimizer).param_groups[0]["lr"] == 0.1
+    optimizer.step(closure)
+    assert len(seen) == 1
+    torch.testing.assert_close(seen[0], torch.ones(2, 2))
+    torch.testing.assert_close(weight.detach(), torch.full((2, 2), 0.95 - 0.2))

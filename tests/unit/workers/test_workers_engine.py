@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from math import log2
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import text
@@ -288,3 +289,27 @@ def test_an_arm_whose_samples_all_diverge_keeps_its_own_values(tmp_path: Path) -
     desk.close()
     assert desk.store.tuned() == {}
     assert _frozen_decays(desk) == [(0.25,)]
+
+
+@pytest.mark.parametrize("fails_at", [1, 2, 3])
+def test_a_database_that_does_not_answer_while_tuning_costs_no_sample(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails_at: int
+) -> None:
+    for name in ("calm", "shaken"):
+        (tmp_path / name).mkdir()
+    calm, shaken = (Desk(tmp_path / name, small_study(search=TPE)) for name in ("calm", "shaken"))
+    undisturbed = {job.key for job in drive(calm.engine(), tuned_bowl)}
+    calm.close()
+    engine, plan, calls = shaken.engine(), DriverStore.plan_trials, list[int]()
+
+    def unsure(self: DriverStore, *arguments: Any) -> Any:
+        calls.append(1)
+        if len(calls) == fails_at:
+            raise TransientError("gone for a moment")
+        return plan(self, *arguments)
+
+    monkeypatch.setattr(DriverStore, "plan_trials", unsure)
+    monkeypatch.setattr("workers.engine.PLANNING_PAUSE_SECONDS", 0.0)
+    ran = drive(engine, tuned_bowl)
+    shaken.close()
+    assert {job.key for job in ran} == undisturbed

@@ -3,6 +3,7 @@
 from math import log2
 from typing import Any
 
+import optuna
 import pytest
 
 from mutransfer.spec import Hyperparameter, SearchSpec
@@ -15,8 +16,8 @@ DECAY, FACTOR = Hyperparameter.WEIGHT_DECAY, Hyperparameter.READOUT_LR_FACTOR
 
 def _search(algorithm: str, **changes: Any) -> SearchSpec:
     parameters = {"weight_decay": {"low": 1e-4, "high": 0.5}, "readout_lr_factor": {"low": 0.05, "high": 20}}
-    search = {"algorithm": algorithm, "parameters": parameters, **changes}
-    return small_study(search={"lr_octaves": {"low": -10, "high": 0}, **search}).search
+    search = {"lr_octaves": {"low": -10, "high": 0}, "algorithm": algorithm, "parameters": parameters, **changes}
+    return small_study(search=search).search
 
 
 def _loss(sample: Sample) -> float:
@@ -67,3 +68,16 @@ def test_failed_samples_do_not_enter_the_model() -> None:
     history = _run(search, 12)
     failed = [*history[:11], Sample(index=11, lr_octaves=history[11].lr_octaves, values=history[11].values)]
     assert [s.index for s in propose(search, failed, arm="a", count=2)] == [12, 13]
+
+
+@pytest.mark.parametrize("edge", ["low", "high"])
+def test_a_sample_at_the_very_edge_stays_inside(edge: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    search = _search("tpe", lr_octaves={"low": -8.66667, "high": -2.33333})
+    span = search.parameters[DECAY]
+    params = {"lr_octaves": getattr(search.lr_octaves, edge), DECAY.value: getattr(span, edge), FACTOR.value: 1.0}
+    monkeypatch.setattr(optuna.Trial, "params", property(lambda _: params))
+    [sample] = propose(search, [], arm="a", count=1)
+    monkeypatch.undo()
+    assert search.lr_octaves.low <= sample.lr_octaves <= search.lr_octaves.high
+    answered = Sample(index=0, lr_octaves=sample.lr_octaves, values=sample.values, loss_nats=2.0)
+    assert propose(search, [answered], arm="a", count=1)  # replayed without complaint
