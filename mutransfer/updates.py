@@ -287,11 +287,11 @@ def _blocks(side: int, block_size: int | None) -> int:
 
 def _sides(site: Site, options: PreconditionedOptions) -> Sides:
     sides = _active(site.info, options)
-    if site.is_scaled and sides is not _active(site.base, options):
+    if sides is not _active(site.base, options):
         raise ScalingError(
             f"{site.info.name}: max_preconditioner_dim = {options.max_preconditioner_dim} preconditions other sides of "
-            f"{site.info.shape} than of the base model's {site.base.shape}, and no rule leads from one to the other: "
-            "set it above the largest side or below the smallest"
+            f"{site.info.shape} than of the base model's {site.base.shape}: that is another algorithm, and no rule "
+            "leads from one to the other; set it above the largest side or below the smallest"
         )
     return sides
 

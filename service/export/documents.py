@@ -25,6 +25,7 @@ PARENT_TAG = "mlflow.parentRunId"
 NOTE_TAG = "mlflow.note.content"
 SPEC_ARTIFACT = "study.json"
 RECORDED_PREFIX = "recorded_lr_octaves."
+TUNED_PREFIX = "tuned."
 RUN_STATUS = {
     StudyState.COMPLETED: "FINISHED",
     StudyState.FAILED: "FAILED",
@@ -63,6 +64,17 @@ def study_params(spec: StudySpec, digest: str) -> dict[str, str]:
 def recorded_params(recorded: Mapping[str, float | None]) -> dict[str, str]:
     """The recorded LR of each arm; empty text where the search found none."""
     return {RECORDED_PREFIX + arm: "" if lr is None else repr(lr) for arm, lr in recorded.items()}
+
+
+def tuned_params(tuned: Mapping[str, Mapping[str, float]]) -> dict[str, str]:
+    """The hyperparameters that the tune phase settled for each arm, as JSON."""
+    return {TUNED_PREFIX + arm: json.dumps(dict(values), sort_keys=True) for arm, values in tuned.items()}
+
+
+def parse_tuned(params: Mapping[str, str]) -> dict[str, dict[str, float]]:
+    """The inverse of `tuned_params`, among other parameters."""
+    found = {name.removeprefix(TUNED_PREFIX): text for name, text in params.items() if name.startswith(TUNED_PREFIX)}
+    return {arm: json.loads(text) for arm, text in found.items()}
 
 
 def result_metrics(result: StudyResult, at_ms: int) -> Iterator[MetricPoint]:

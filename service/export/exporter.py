@@ -137,7 +137,7 @@ class Exporter:
         self._complete_trials(study, parent)
         at_ms = milliseconds(study.finished_at or study.created_at)
         metrics = documents.result_metrics(study.result, at_ms) if study.result else ()
-        params = documents.recorded_params(study.recorded)
+        params = documents.recorded_params(study.recorded) | documents.tuned_params(study.tuned)
         self._tracking.log(parent, params=params, metrics=metrics, tags=documents.end_tags(study))
         if study.result is not None:
             self._tracking.log_text(parent, study.result.model_dump_json(indent=2), "result.json")

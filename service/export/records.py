@@ -1,6 +1,7 @@
 """What the exporter reads of a study, as plain values. Times in seconds since the epoch."""
 
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sqlalchemy import select, update
@@ -39,6 +40,7 @@ class StudyRecord:
     finished_at: float | None
     result: StudyResult | None
     recorded: dict[str, float | None]  # LR by arm in octaves, empty before the search has ended
+    tuned: Mapping[str, Mapping[str, float]]  # hyperparameters by arm, empty before the tune phase has ended
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +74,7 @@ class Records:
                 error=row.error, created_at=row.created_at, finished_at=row.finished_at,
                 result=StudyResult.model_validate(row.result) if row.result else None,
                 recorded=dict(progress.recorded(session, study_id)),
+                tuned=progress.tuned(session, study_id),
             )  # fmt: skip
 
     def trial_keys(self, study_id: str) -> list[str]:

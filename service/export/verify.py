@@ -48,6 +48,7 @@ def judge_from_mlflow(url: str, study_id: str) -> StudyResult:
         spec,
         curves(runs),
         recorded=documents.parse_recorded(parent.data.params),
+        tuned=documents.parse_tuned(parent.data.params),
         study=StudyRef(id=study_id, name=spec.name, state=parent.data.tags.get(TAG_STATUS, "running")),
         cost=cost(runs),
     )

@@ -3,10 +3,12 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from mutransfer.errors import Problem, SpecError
+from mutransfer.errors import Problem, ScalingError, SpecError
+from mutransfer.parametrize import model_scaling
 from mutransfer.plan import PlanEstimate, estimate
 from mutransfer.plugins import refusal
 from mutransfer.spec import DataSpec, StudySpec
+from mutransfer.trial import trial_spec
 from service.settings import Settings
 
 # Vocabularies before the data has been seen; a tokenizer file's is guessed, the estimate hardly depends on it.
@@ -20,6 +22,7 @@ def check_study(spec: StudySpec, settings: Settings) -> None:
         *_path_problems(spec.data, settings),
         *_family_problems(spec, settings),
         *_optimizer_problems(spec, settings),
+        *_ladder_problems(spec),
     ]
     if problems:
         raise SpecError(problems)
@@ -77,3 +80,19 @@ def _optimizer_problems(spec: StudySpec, settings: Settings) -> Iterator[Problem
     for index, arm in enumerate(spec.arms):
         if arm.is_own and (why := refusal(str(arm.optimizer), settings.model_packages)):
             yield Problem(field=f"arms.{index}.optimizer", message=why)
+
+
+def _ladder_problems(spec: StudySpec) -> Iterator[Problem]:
+    """Arms whose rules do not reach every size: seen here, before any trial has failed. One block stands for all."""
+    if spec.model.is_own:
+        return
+    vocab = VOCABULARIES.get(spec.data.tokenizer, FILE_VOCABULARY)
+    widths = sorted({spec.size_at(value)[0] for value in spec.axis.values} | set(spec.audit_widths))
+    for index, arm in enumerate(spec.arms):
+        trial = trial_spec(spec, arm, spec.axis.proxy[0], 0.0, 0)
+        shallow = trial.model.model_copy(update={"depth": 1})
+        try:
+            for width in widths:
+                model_scaling(trial.model_copy(update={"width": width, "depth": 1, "model": shallow}), vocab=vocab)
+        except ScalingError as error:
+            yield Problem(field=f"arms.{index}.options", message=str(error))

@@ -41,6 +41,9 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"version": 2}, "version"),
     ({"surprise": 1}, "surprise"),
     ({"arms": []}, "arms"),
+    ({"arms": [{"optimizer": "os.path:join", "rule": "derived", "law": [0.5, 0.5]}]}, "arms.0.optimizer"),
+    ({"arms": [{"optimizer": "soap", "options": {"max_preconditioner_dim": 100}}]}, "arms.0.options"),
+    ({"arms": [{"optimizer": "adamw", "overrides": {"weight_decay": 5}}]}, "arms.0.overrides.weight_decay"),
     ({"arms": [{"optimizer": "adamw"}, {"optimizer": "adamw"}]}, "arms.1.name"),
 ]
 
