@@ -214,6 +214,43 @@ def test_the_snippet_builds_the_trainer_s_own_groups(arm: str, settings: dict[st
     assert space["CLIP_WEIGHT"] == {name: p.clip_weight for name, p in scaled.items()}
 
 
+OTHERS = [
+    *({"optimizer": name} for name in ("adopt", "lamb", "sophia", "shampoo", "soap")),
+    {"name": "blocks", "optimizer": "shampoo", "options": {"block_size": 16, "graft": "adam"}},
+    {"name": "polar", "optimizer": "muon", "options": {"coefficients": "polar_express", "spectral_norm": True}},
+    {"name": "normalised", "optimizer": "soap", "rule": "derived", "options": {"spectral_norm": True}},
+    {"name": "own", "optimizer": "torch.optim:RAdam", "rule": "derived", "law": [0.5, 0.5], "options": {"eps": 1e-7}},
+    {"name": "own-normalised", "optimizer": "torch.optim:NAdam", "rule": "derived", "law": [0.5, 0.5],
+     "options": {"betas": [0.9, 0.95], "spectral_norm": True}},
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def many() -> tuple[StudySpec, StudyResult]:
+    """A study of every other kind of arm."""
+    spec = three_arm_study(arms=OTHERS, train={"weight_decay": 0.02})
+    answer = drifting_sp()
+    return spec, SyntheticStudy(spec, lambda r: answer(type(r)("adamw-mup", r.axis_value, r.lr_octaves, r.seed))).run()
+
+
+@pytest.mark.parametrize("index", range(len(OTHERS)), ids=lambda i: str(OTHERS[i].get("name", OTHERS[i]["optimizer"])))
+def test_snippets_of_all_other_kinds_build_the_trainer_s_groups(
+    many: tuple[StudySpec, StudyResult], index: int
+) -> None:
+    spec, done = many
+    found = recipe(spec, done, FACTS, width=64, arm=spec.arms[index].name)
+    trial = _trial(spec, found)
+    model = build(trial, vocab=VOCAB).module
+    space: dict[str, Any] = {}
+    exec(compile(snippet(found), "recipe.py", "exec"), space)
+    built = space["build_optimizer"](model)
+    own = build_optimizer(model.named_parameters(), model_scaling(trial, vocab=VOCAB), trial)
+    assert _without_params(built) == _without_params(own)
+    assert type(built) is type(own)
+    again = Recipe.model_validate_json(found.model_dump_json())
+    assert snippet(again) == snippet(found)
+
+
 def _step(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     model(torch.zeros(1, 16, dtype=torch.int64)).logsumexp(-1).sum().backward()
