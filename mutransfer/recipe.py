@@ -21,7 +21,7 @@ from mutransfer.trial import TrialSpec, trial_spec
 
 #: Where the numbers besides the learning rate come from (scaling-rules.md).
 MUP_RULES = {
-    "eps": "Q25: AdamW eps/(r_out N); Muon eps sqrt(r_in/r_out)/N",
+    "eps": "Q25: Adam-like eps/(r_out N); Muon eps sqrt(r_in/r_out)/N; Shampoo, SOAP: docs/guide/scaling.md",
     "weight_decay": "Q25, Wang & Aitchison: lambda r_width^-kappa a step, independent of the LR",
     "clip_weight": "each gradient counts with weight sqrt(r_out/r_in) N in the global norm",
     "init_std": "hidden 1/sqrt(d_in), embedding constant, readout by model.init.readout",
@@ -169,6 +169,14 @@ def _check_size(spec: StudySpec, width: int, depth: int | None) -> None:
         if count and width % count:
             nearest = max(count, round(width / count) * count)
             raise SpecError.at("width", f"{width} is not divisible by model.{field} = {count}: try {nearest}")
+    if spec.model.family == "llama":
+        (heads, head_dim), shared = spec.model.heads_at(width), spec.model.queries_per_kv
+        if heads % shared or head_dim % 2:
+            raise SpecError.at(
+                "width",
+                f"{width} makes {heads} heads of size {head_dim}: the number must be a multiple of queries_per_kv = "
+                f"{shared}, the size even",
+            )
 
 
 def _chosen(result: StudyResult, name: str | None) -> ArmResult:

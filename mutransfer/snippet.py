@@ -15,8 +15,8 @@ _SNIPPET = '''"""{title}
 {trust}
 {conditions}
 
-`build_optimizer(model)` sets peak learning rates, which the schedule multiplies, and weight decay as torch wants it
-(multiplied by the LR). The tables below are initial standard deviations, weights in the gradient norm that is clipped,
+{curvature}`build_optimizer(model)` sets peak learning rates, which the schedule multiplies, and weight decay as
+torch wants it (multiplied by the LR). The tables below are initial standard deviations, weights in the gradient norm that is clipped,
 and multipliers of the forward pass.
 """
 
@@ -42,6 +42,12 @@ def build_optimizer(model):
 '''
 
 
+_CURVATURE = """Sophia needs curvature besides gradients: before a step at which `optimizer.curvature_due` is true, call
+`optimizer.update_curvature(...)` (mutransfer's workers/curvature.py does); without it the step is sign descent.
+
+"""
+
+
 def snippet(recipe: Recipe) -> str:
     """Python source whose `build_optimizer(model)` builds the groups that the trainer would build at this size.
 
@@ -54,6 +60,7 @@ def snippet(recipe: Recipe) -> str:
         title=_prose(title),
         verdict=_prose(verdict_line(recipe)),
         trust=_prose(trust_line(recipe)),
+        curvature=_CURVATURE if any(g["algorithm"] == Algorithm.SOPHIA.value for g in groups) else "",
         conditions=_prose(f"Conditions: {conditions_line(recipe)}."),
         imports=imports,
         groups=pformat(groups, width=116, sort_dicts=False),

@@ -15,7 +15,18 @@ import workers
 
 #: Files beside models/ and optimizers/ that decide numbers of a trial.
 _WORKER_FILES = ("curvature.py", "data.py", "divergence.py", "schedule.py", "sources.py", "tokenizers.py", "train.py")
-_KERNEL_FILES = ("algorithms.py", "architecture.py", "parametrize.py", "roles.py", "scaling.py", "updates.py")
+_KERNEL_FILES = (
+    "arms.py",
+    "model_spec.py",
+    "spec.py",
+    "trial.py",  # horizons, heads, overrides
+    "algorithms.py",
+    "architecture.py",
+    "parametrize.py",
+    "roles.py",
+    "scaling.py",
+    "updates.py",
+)
 
 
 def device_type() -> str:
