@@ -16,8 +16,8 @@ _SNIPPET = '''"""{title}
 {conditions}
 
 {curvature}`build_optimizer(model)` sets peak learning rates, which the schedule multiplies, and weight decay as
-torch wants it (multiplied by the LR). The tables below are initial standard deviations, weights in the gradient norm that is clipped,
-and multipliers of the forward pass.
+torch wants it (multiplied by the LR). The tables below are initial standard deviations, weights in
+the gradient norm that is clipped, and multipliers of the forward pass.
 """
 
 {imports}
