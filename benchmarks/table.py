@@ -68,7 +68,11 @@ STUDIES: dict[str, tuple[Sequence[Arm], tuple[int, int], Mapping[str, Any]]] = {
     "sgd": (_pair("sgd"), (-4, 0), {}),
     "llama-adamw": (_pair("adamw"), (-7, -3), {"model": {"family": "llama"}}),
     "llama-muon": (_pair("muon"), (-6, -2), {"model": {"family": "llama"}}),
-    "llama-soap": (_pair("soap"), (-8, -4), {"model": {"family": "llama"}}),
+    "llama-soap": (
+        (*_pair("soap"), _arm("soap", name="derived", rule="derived")),
+        (-8, -4),
+        {"model": {"family": "llama"}},
+    ),
     "shampoo-mended": (
         (
             _arm("shampoo", name="blocks", options={"block_size": 32}),
@@ -86,7 +90,11 @@ STUDIES: dict[str, tuple[Sequence[Arm], tuple[int, int], Mapping[str, Any]]] = {
         (-7, -3),
         {},
     ),
-    "soap-256": ((_arm("soap"),), (-8, -4), {"widths": {"base": 64, "proxy": [32, 64], "targets": [128, 256]}}),
+    "soap-256": (
+        (_arm("soap", name="derived", rule="derived"),),
+        (-8, -4),
+        {"widths": {"base": 64, "proxy": [32, 64], "targets": [128, 256]}},
+    ),
 }
 
 

@@ -244,4 +244,4 @@ NEEDS_NONZERO_READOUT = frozenset({Algorithm.ADOPT, Algorithm.LAMB, Algorithm.SO
 #: Algorithms whose published rule a measurement disputes; they have a `derived` variant besides.
 DISPUTED = frozenset({Algorithm.LAMB, Algorithm.SOAP})
 #: Those of them where a study found that the derived rule transfers and the published one does not (docs/findings.md).
-DERIVED_BY_DEFAULT = frozenset({Algorithm.LAMB})
+DERIVED_BY_DEFAULT = frozenset({Algorithm.LAMB, Algorithm.SOAP})
