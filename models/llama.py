@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 import torch.nn.functional as F
 
+from models.block import Block
 from models.norms import EPS, Norm
 from mutransfer.architecture import swiglu_inner
 from mutransfer.parametrize import ForwardScaling
@@ -79,21 +80,9 @@ class SwiGLU(nn.Module):
         return cast(Tensor, self.down(F.silu(self.gate(x_BTD)) * self.up(x_BTD)))
 
 
-class Block(nn.Module):
-    """One pre-norm block; both residual branches are scaled by `residual_multiplier`."""
-
-    def __init__(self, spec: ModelSpec, width: int, scaling: ForwardScaling) -> None:
-        super().__init__()
-        self.multiplier = scaling.residual_multiplier
-        self.attention_norm = Norm(width, kind=spec.norm, gain=spec.norm_gain)
-        self.attention = Attention(spec, width, scaling)
-        self.mlp_norm = Norm(width, kind=spec.norm, gain=spec.norm_gain)
-        self.mlp = SwiGLU(width, swiglu_inner(spec, width))
-
-    def forward(self, x_BTD: Tensor, cos_TP: Tensor, sin_TP: Tensor) -> Tensor:
-        """`(B, T, D)` to `(B, T, D)`."""
-        x_BTD = torch.add(x_BTD, self.attention(self.attention_norm(x_BTD), cos_TP, sin_TP), alpha=self.multiplier)
-        return torch.add(x_BTD, self.mlp(self.mlp_norm(x_BTD)), alpha=self.multiplier)
+def _block(spec: ModelSpec, width: int, scaling: ForwardScaling) -> Block:
+    attention, mlp = Attention(spec, width, scaling), SwiGLU(width, swiglu_inner(spec, width))
+    return Block(spec, width, attention=attention, mlp=mlp, multiplier=scaling.residual_multiplier)
 
 
 class Llama(nn.Module):
@@ -109,7 +98,7 @@ class Llama(nn.Module):
         self.register_buffer("cos_TP", angles_TP.cos().float(), persistent=False)
         self.register_buffer("sin_TP", angles_TP.sin().float(), persistent=False)
         self.embedding = nn.Embedding(vocab, width)
-        self.blocks = nn.ModuleList(Block(spec, width, scaling) for _ in range(depth))
+        self.blocks = nn.ModuleList(_block(spec, width, scaling) for _ in range(depth))
         self.final_norm = Norm(width, kind=spec.norm, gain=spec.norm_gain)
         self.readout = nn.Linear(width, vocab, bias=False)
 

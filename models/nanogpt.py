@@ -7,10 +7,10 @@ in as a `ForwardScaling`, so this file knows nothing about parametrizations.
 
 from typing import cast
 
-import torch
 from torch import Tensor, nn
 import torch.nn.functional as F
 
+from models.block import Block
 from models.norms import EPS, Norm
 from mutransfer.parametrize import ForwardScaling
 from mutransfer.spec import ModelSpec
@@ -54,21 +54,9 @@ class MLP(nn.Module):
         return cast(Tensor, self.down(F.gelu(self.up(x_BTD))))
 
 
-class Block(nn.Module):
-    """One pre-norm block; both residual branches are scaled by `residual_multiplier`."""
-
-    def __init__(self, spec: ModelSpec, width: int, scaling: ForwardScaling) -> None:
-        super().__init__()
-        self.multiplier = scaling.residual_multiplier
-        self.attention_norm = Norm(width, kind=spec.norm, gain=spec.norm_gain)
-        self.attention = Attention(spec, width, scaling)
-        self.mlp_norm = Norm(width, kind=spec.norm, gain=spec.norm_gain)
-        self.mlp = MLP(width, spec.mlp_ratio * width)
-
-    def forward(self, x_BTD: Tensor) -> Tensor:
-        """`(B, T, D)` to `(B, T, D)`."""
-        x_BTD = torch.add(x_BTD, self.attention(self.attention_norm(x_BTD)), alpha=self.multiplier)
-        return torch.add(x_BTD, self.mlp(self.mlp_norm(x_BTD)), alpha=self.multiplier)
+def _block(spec: ModelSpec, width: int, scaling: ForwardScaling) -> Block:
+    attention, mlp = Attention(spec, width, scaling), MLP(width, spec.mlp_ratio * width)
+    return Block(spec, width, attention=attention, mlp=mlp, multiplier=scaling.residual_multiplier)
 
 
 class NanoGPT(nn.Module):
@@ -79,7 +67,7 @@ class NanoGPT(nn.Module):
         self.readout_multiplier = scaling.readout_multiplier
         self.embedding = nn.Embedding(vocab, width)
         self.positions = nn.Embedding(spec.context, width)
-        self.blocks = nn.ModuleList(Block(spec, width, scaling) for _ in range(depth))
+        self.blocks = nn.ModuleList(_block(spec, width, scaling) for _ in range(depth))
         self.final_norm = Norm(width, kind=spec.norm, gain=spec.norm_gain)
         self.readout = nn.Linear(width, vocab, bias=False)
 

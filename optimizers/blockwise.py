@@ -8,14 +8,15 @@ A parameter's clock, `state["step"]`, starts at its first gradient that is not a
 to precondition by, and `eps ** -exponent` or a basis of a zero matrix would rule the next steps.
 """
 
-from collections.abc import Callable, Sequence
+from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
 
+from optimizers.base import CheckedOptimizer, Closure, evaluate
 from optimizers.blocks import Block, Group, Stack, State, assign_slots, stacks_of
 
 
@@ -57,7 +58,7 @@ class Move:
     graft_square: Tensor | None = None
 
 
-class BlockOptimizer(Optimizer):
+class BlockOptimizer(CheckedOptimizer):
     """Base class. Raises ValueError for parameters that are not matrices and for options out of range."""
 
     #: Built at the next step when None: at first, and after loading, a new group, copying or unpickling.
@@ -75,13 +76,13 @@ class BlockOptimizer(Optimizer):
             if group[name] is not None and not group[name] >= 1:
                 raise ValueError(f"{name} must be >= 1, got {group[name]}")
 
+    @abstractmethod
     def new_state(self, stack: Stack) -> State:
         """The state of a stack before its first gradient."""
-        raise NotImplementedError
 
+    @abstractmethod
     def move(self, batch: Batch) -> Move | None:
         """Take the gradients in; the move to make, or None to leave the weights alone."""
-        raise NotImplementedError
 
     def rescale(self, moves: Sequence[Move]) -> None:
         """Scale a group's moves in place, once all are known. For updates whose norm is the whole matrix's."""
@@ -91,22 +92,14 @@ class BlockOptimizer(Optimizer):
         return float(batch.group["lr"])
 
     def add_param_group(self, param_group: Group) -> None:
-        """Add a group as torch does. Raises ValueError for a parameter that is not a matrix, or a bad option."""
+        """Add a group; the stacks are built anew. Raises ValueError for what `check_group` refuses."""
         super().add_param_group(param_group)
-        try:
-            self.check_group(self.param_groups[-1])
-        except ValueError:
-            del self.param_groups[-1]
-            raise
         self._stacks = None
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+    def step(self, closure: Closure | None = None) -> float | None:  # type: ignore[override]
         """One step over all groups. Parameters without a gradient, or without elements, are left alone."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = evaluate(closure)
         stacks = self._ready_stacks()
         moving = self._tick()
         for group in self.param_groups:

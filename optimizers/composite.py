@@ -1,10 +1,12 @@
 """Several algorithms in one optimizer step, each parameter under exactly one of them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch.optim import Optimizer
+
+from optimizers.base import Closure, evaluate
 
 
 class Composite(Optimizer):
@@ -31,12 +33,9 @@ class Composite(Optimizer):
         self.param_groups = [group for child in self.children for group in child.param_groups]
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+    def step(self, closure: Closure | None = None) -> float | None:  # type: ignore[override]
         """Step every child on the same gradients; the closure, if any, runs once."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = evaluate(closure)
         for child in self.children:
             child.step()
         return loss

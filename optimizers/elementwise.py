@@ -6,13 +6,15 @@ step: one launch a formula. On a CPU it is as many small parameters, or as long 
 hold from a step's first formula to its last.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
+
+from optimizers.base import CheckedOptimizer, Closure, evaluate
 
 Group = dict[str, Any]
 
@@ -38,7 +40,7 @@ class Batch:
             torch._foreach_mul_(self.parameters, 1.0 - group["lr"] * group["weight_decay"])
 
 
-class ElementwiseOptimizer(Optimizer):
+class ElementwiseOptimizer(CheckedOptimizer):
     """Base class. `slots` names the states of a parameter, all of its shape and 0 at first.
 
     Raises ValueError for options out of range and for complex parameters, RuntimeError for sparse gradients.
@@ -48,9 +50,9 @@ class ElementwiseOptimizer(Optimizer):
     #: Whether a CPU batch may hold a slice of a parameter; not for updates that need its norm.
     sliced: ClassVar[bool] = True
 
+    @abstractmethod
     def update(self, batch: Batch, group: Group) -> None:
         """Take one step on a batch, in place."""
-        raise NotImplementedError
 
     def after_step(self, group: Group) -> None:
         """Called once a group has stepped; for clocks of the group's own."""
@@ -67,22 +69,10 @@ class ElementwiseOptimizer(Optimizer):
         if any(parameter.is_complex() for parameter in group["params"]):
             raise ValueError("complex parameters are not supported: train their real and imaginary parts")
 
-    def add_param_group(self, param_group: Group) -> None:
-        """Add a group as torch does; a group that is refused is not kept."""
-        super().add_param_group(param_group)
-        try:
-            self.check_group(self.param_groups[-1])
-        except ValueError:
-            del self.param_groups[-1]
-            raise
-
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+    def step(self, closure: Closure | None = None) -> float | None:  # type: ignore[override]
         """One step over all groups. Parameters without a gradient, or without elements, are left alone."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = evaluate(closure)
         for group in self.param_groups:
             ready = [p for p in group["params"] if p.grad is not None and p.numel()]
             for batch in self._batches(ready, group["maximize"]):

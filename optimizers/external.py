@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 
 from mutransfer.algorithms import RESERVED
 from mutransfer.errors import SpecError
+from optimizers.base import Closure
 from optimizers.spectral import SpectrallyNormalised
 
 
@@ -66,7 +67,7 @@ class Decoupled(Optimizer):
         """Copy and pickle the child whole; torch's own way keeps groups and state only."""
         return Decoupled, (self.child, self.weight_decays)
 
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+    def step(self, closure: Closure | None = None) -> float | None:  # type: ignore[override]
         """Decay, then the child's step. A closure runs before the decay, and as often as the child asks."""
         if closure is None:
             self._decay()

@@ -13,15 +13,15 @@ For each matrix with gradient `G`, momentum `mu` and learning rate `lr`:
 train by another algorithm beside it (optimizers.composite).
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
 
 from mutransfer.algorithms import MuonScale
 from mutransfer.scaling import muon_factor
+from optimizers.base import CheckedOptimizer, Closure, evaluate
 from optimizers.blocks import is_better_alone
 
 #: The quintic of Jordan et al.: steepest at zero, singular values end in about [0.7, 1.2] after five steps.
@@ -89,7 +89,7 @@ def compute_dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if device.type == "cuda" else torch.float32
 
 
-class Muon(Optimizer):
+class Muon(CheckedOptimizer):
     """Muon over matrices only. Options as `mutransfer.algorithms.MuonOptions`; `weight_decay` multiplies the LR."""
 
     def __init__(
@@ -121,22 +121,17 @@ class Muon(Optimizer):
         }
         super().__init__(params, defaults)
 
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group as torch does. Raises ValueError for a parameter that is not a matrix."""
-        super().add_param_group(param_group)
-        try:
-            _check_group(self.param_groups[-1])
-        except ValueError:
-            del self.param_groups[-1]
-            raise
+    def check_group(self, group: dict[str, Any]) -> None:
+        """Raise ValueError for a parameter that is not a matrix, and for polynomials that do not exist."""
+        polynomials(group["coefficients"], group["newton_schulz_steps"])
+        for parameter in group["params"]:
+            if parameter.ndim != 2:
+                raise ValueError(f"Muon trains matrices; this parameter has shape {tuple(parameter.shape)}")
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+    def step(self, closure: Closure | None = None) -> float | None:  # type: ignore[override]
         """One step over all groups. Parameters without a gradient, or without elements, are left alone."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = evaluate(closure)
         for group in self.param_groups:
             matrices = [p for p in group["params"] if p.grad is not None and p.numel()]
             for stack in _stacks(matrices):
@@ -170,13 +165,6 @@ class Muon(Optimizer):
         for parameter, update in zip(stack, updates, strict=True):
             parameter.mul_(1.0 - group["lr"] * group["weight_decay"])
             parameter.add_(update, alpha=-rate)
-
-
-def _check_group(group: dict[str, Any]) -> None:
-    polynomials(group["coefficients"], group["newton_schulz_steps"])
-    for parameter in group["params"]:
-        if parameter.ndim != 2:
-            raise ValueError(f"Muon trains matrices; this parameter has shape {tuple(parameter.shape)}")
 
 
 def _stacks(matrices: list[Tensor]) -> list[list[Tensor]]:

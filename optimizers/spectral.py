@@ -8,7 +8,7 @@ spectral norm for a matrix is the largest row's RMS for it. A group says which b
 default) or "rms". Legend: `S` matrices of shape `(M, N)` in a batch, `K` vectors of a Krylov basis.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 import math
 from typing import Any
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from optimizers.base import Closure, evaluate
 from optimizers.blocks import is_better_alone
 from optimizers.roots import finite_eigh
 
@@ -92,12 +93,9 @@ class SpectrallyNormalised(Optimizer):
         self._adopt()
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+    def step(self, closure: Closure | None = None) -> float | None:  # type: ignore[override]
         """One step. What the child leaves in place (no gradient, a zero update) only decays, if it has a gradient."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = evaluate(closure)
         before = {p: p.clone() for group in self.param_groups for p in group["params"] if p.grad is not None}
         with _at_probe_lr(self.param_groups):
             self.child.step()

@@ -10,6 +10,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from mutransfer.errors import ConflictError, MutransferError, NotFoundError, SpecError
 from service import cli_data, cli_server, cli_study
 
 EXIT_FAILED = 1
@@ -23,27 +24,18 @@ class Commands(TyperGroup):
         """Run the command that was named."""
         try:
             return super().invoke(ctx)
-        except (SystemExit, KeyboardInterrupt):
-            raise
-        except Exception as error:
-            code = report_error(error)
-            if code is None:
-                raise
-            raise typer.Exit(code) from None
+        except MutransferError as error:
+            raise typer.Exit(report_error(error)) from None
 
 
-def report_error(error: Exception) -> int | None:
-    """Print an error that people can act upon; returns the exit status, None for a bug."""
-    from mutransfer.errors import ConflictError, MutransferError, NotFoundError, SpecError
-
+def report_error(error: MutransferError) -> int:
+    """Print an error that people can act upon; returns the exit status."""
     if isinstance(error, SpecError):
         for problem in error.problems:
             typer.echo(str(problem), err=True)
         return EXIT_BAD_INPUT
-    if isinstance(error, MutransferError):
-        typer.echo(f"error: {error}", err=True)
-        return EXIT_BAD_INPUT if isinstance(error, ConflictError | NotFoundError) else EXIT_FAILED
-    return None
+    typer.echo(f"error: {error}", err=True)
+    return EXIT_BAD_INPUT if isinstance(error, ConflictError | NotFoundError) else EXIT_FAILED
 
 
 app = typer.Typer(

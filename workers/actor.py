@@ -68,7 +68,7 @@ class TrialActor(Trainable):
         """
         try:
             return self._train()
-        except Exception:
+        except Exception:  # a model or an optimizer of the user's own may raise anything, and it fails this trial alone
             if self._job.device == "cuda":
                 raise
             self._trainer = None

@@ -101,7 +101,7 @@ def hutchinson_products(parameters: Sequence[Tensor], batch: CurvatureBatch) -> 
     along = torch.stack([(g * z).sum() for g, z in zip(gradients, signs, strict=True)]).sum()
     try:
         products = torch.autograd.grad(along, parameters, materialize_grads=True)
-    except NotImplementedError as error:
+    except NotImplementedError as error:  # torch's answer for an operation whose backward has none of its own
         advice = "the model has no second derivative, which hutchinson needs: use the estimator gnb"
         raise SpecError.at("arms.options.estimator", f"{advice} ({error})") from error
     return tuple(z * product for z, product in zip(signs, products, strict=True))

@@ -52,8 +52,9 @@ def _record(spec: StudySpec, width: int, depth: int, vocab: int, packages: Seque
         # Shapes only: the widest model need not fit into the driver's memory.
         with torch.device("meta"):
             infos = describe_model(spec.model, width=width, depth=depth, vocab=vocab, packages=packages)
-    except (NotImplementedError, RuntimeError):
-        # The user's constructor computes with its weights.
+    except RuntimeError:
+        # The user's constructor computes with its weights: torch has no numbers on the meta device and says so by a
+        # RuntimeError or, for some operations, its subclass NotImplementedError. A real fault comes again below.
         infos = describe_model(spec.model, width=width, depth=depth, vocab=vocab, packages=packages)
     return ModelRecord(width=width, depth=depth, parameters=tuple(ParameterRecord.of(info) for info in infos))
 

@@ -1,5 +1,6 @@
 """LAMB against two packages, its plain reference, and by hand. Weights' norms stay below 10, where both clamp them."""
 
+import importlib
 import itertools
 from typing import Any
 
@@ -17,7 +18,7 @@ PUBLISHED = {"lr": 0.01, "betas": (0.9, 0.99), "weight_decay": 0.1}
 def test_parity_with_packages_over_25_steps(package: str) -> None:
     """The published form: decay within the trust ratio, no bias correction."""
     ours, theirs = tensors(scale=0.1), tensors(scale=0.1)
-    peer: Any = pytest.importorskip(package).Lamb
+    peer: Any = importlib.import_module(package).Lamb
     options = {"debias": False} if package == "torch_optimizer" else {"weight_decouple": False, "adam_debias": True}
     descend(LAMB(ours, **PUBLISHED, bias_correction=False, decoupled_decay=False), ours, range(25))
     descend(peer(theirs, **PUBLISHED, eps=1e-6, **options), theirs, range(25))
