@@ -13,12 +13,13 @@ def machine() -> str:
     """Date, processor, load and the versions of torch and the peers, in one line."""
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     return (
-        f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC · {_processor()}, {os.cpu_count()} CPUs, load {load} · "
+        f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC · {processor()}, {os.cpu_count()} CPUs, load {load} · "
         f"Python {platform.python_version()}, {', '.join(filter(None, map(_version, PACKAGES)))}"
     )
 
 
-def _processor() -> str:
+def processor() -> str:
+    """The processor's name."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

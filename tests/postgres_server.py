@@ -4,7 +4,7 @@ The server never outlives the process that started it: it asks the kernel for SI
 dies, so that even a killed test run leaves nothing behind.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 import ctypes
 import importlib.util
@@ -67,9 +67,10 @@ def _die_with_parent() -> None:
 class PostgresServer:
     """One server over one data folder. `start` and `stop` may alternate: the data and the port stay."""
 
-    def __init__(self, binaries: Path, folder: Path) -> None:
+    def __init__(self, binaries: Path, folder: Path, *, settings: Mapping[str, str] = SETTINGS) -> None:
         self._binaries = binaries
         self._folder = folder
+        self._settings = dict(settings)
         self._user = _server_user()
         self._process: subprocess.Popen[bytes] | None = None
         self.port = free_port()
@@ -115,7 +116,7 @@ class PostgresServer:
 
     def _try_start(self) -> bool:
         command = ["postgres", "-D", str(self._folder / "data"), "-p", str(self.port), "-k", str(self._folder)]
-        for name, value in SETTINGS.items():
+        for name, value in self._settings.items():
             command += ["-c", f"{name}={value}"]
         with self._log().open("ab") as log:
             self._process = self._spawn(command, log)
