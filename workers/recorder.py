@@ -8,6 +8,7 @@ What is for eyes only (started, progress) is written at most once a second and f
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import takewhile
 import os
 from pathlib import Path
 import threading
@@ -16,13 +17,14 @@ import time
 from pydantic import ValidationError
 import structlog
 
-from mutransfer.errors import NotFoundError, TransientError
+from mutransfer.errors import TransientError
 from mutransfer.trial import TrialResult
 from service.db.driver_store import DriverStore
 from workers.checkpoint import Checkpoints
 
 PROGRESS_SECONDS = 1.0
 RETRY_SECONDS = 1.0
+BATCH = 100  # results a transaction, at most: one wait for the disk serves them all
 _SETTLE_SECONDS = 0.05
 
 _log = structlog.get_logger(__name__)
@@ -187,21 +189,29 @@ class Recorder:
     def _write_durable(self) -> None:
         while self._inbox.durable:
             item = self._inbox.durable[0]
+            written = 1
             if isinstance(item, _Result):
-                self._write_result(item)
+                written = self._write_results()
             else:
                 self._store.record_failure(item.key, attempt=item.attempt, traceback=item.traceback, final=item.final)
             with self._wake:
-                self._inbox.durable.popleft()
+                for _ in range(written):
+                    self._inbox.durable.popleft()
                 self._wake.notify_all()
 
-    def _write_result(self, item: _Result) -> None:
-        try:
-            self._store.record_result(item.key, item.result)
-        except NotFoundError:
-            _log.warning("a spooled result belongs to no trial of this database", key=item.key)
-        self._spool.remove(item.key)
-        Checkpoints(self._checkpoints, key=item.key, epoch=self._epoch).discard()
+    def _write_results(self) -> int:
+        """Write the results that wait before any failure, in one transaction; returns how many."""
+        with self._wake:
+            waiting = list(takewhile(lambda item: isinstance(item, _Result), self._inbox.durable))
+        items = [item for item in waiting[:BATCH] if isinstance(item, _Result)]
+        first = {item.key: item.result for item in reversed(items)}  # of two results of one trial the earlier counts
+        stored = self._store.record_results({item.key: first[item.key] for item in items})
+        for key in first:
+            if key not in stored:
+                _log.warning("a spooled result belongs to no trial of this database", key=key)
+            self._spool.remove(key)
+            Checkpoints(self._checkpoints, key=key, epoch=self._epoch).discard()
+        return len(items)
 
     def _write_views(self) -> None:
         if time.monotonic() - self._views_written < PROGRESS_SECONDS:

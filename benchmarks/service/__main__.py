@@ -72,7 +72,10 @@ def _reads(
             ("list, one reader, p95", lists),
             ("show, one reader, p95", shows),
             ("home page, p95", ["/"] * options.pages),
-            ("page of a study with 1,000 trials, p95", [f"/studies/{draw.choice(shown)}" for _ in range(options.pages)]),
+            (
+                "page of a study with 1,000 trials, p95",
+                [f"/studies/{draw.choice(shown)}" for _ in range(options.pages)],
+            ),
             ("page of a running study, p95", [f"/studies/{running}"] * options.pages),
         ):
             note(name, 1000.0 * load.one_reader(port, paths).percentile(P95))

@@ -99,7 +99,9 @@ class Report:
         return [kept, page]
 
     def _page(self) -> str:
-        settings = ", ".join(f"{name} {value}" for name, value in sorted(self.server.items()) if name != "server_version")
+        settings = ", ".join(
+            f"{name} {value}" for name, value in sorted(self.server.items()) if name != "server_version"
+        )
         missed = [figure.name for figure in self.figures if not figure.holds]
         verdict = f"Missed: {', '.join(missed)}." if missed else "Every bar is met, and nothing grows with history."
         mlflow = "not measured" if self.mlflow_runs_per_second is None else f"{self.mlflow_runs_per_second:.0f}"

@@ -19,7 +19,7 @@ from mutransfer.spec import StudySpec, parse_study
 from mutransfer.trial import Environment, HistoryPoint, TrialResult, TrialStatus, trial_spec
 from service.db.driver_store import DriverStore, PlannedTrial
 from service.db.leases import Leases
-from service.db.migrate import current, upgrade
+from service.db.migrate import upgrade
 from service.db.session import Sessions, make_engine, session_factory
 from service.db.studies import Submission, submit
 from service.db.tables import Base, StudyRow, StudyTrialRow, TrialRow
@@ -90,7 +90,9 @@ def planned(spec: StudySpec, request: TrialRequest, study_id: str) -> PlannedTri
     """A trial of this very study: keys are never shared."""
     arm = next(arm for arm in spec.arms if arm.name == request.arm)
     trial = trial_spec(spec, arm, request.axis_value, request.lr_octaves, request.seed)
-    return PlannedTrial(key=hashlib.sha256(f"{study_id}/{request}".encode()).hexdigest()[:32], request=request, spec=trial)
+    return PlannedTrial(
+        key=hashlib.sha256(f"{study_id}/{request}".encode()).hexdigest()[:32], request=request, spec=trial
+    )
 
 
 def outcome(request: TrialRequest) -> TrialResult:
@@ -150,26 +152,37 @@ def play(sessions: Sessions, spec: StudySpec, *, seeds: int, share: float = 1.0)
 
 
 def seed(url: str, scale: Scale) -> bool:
-    """Fill an empty database; returns False when it is filled already. Brings its schema up to date in any case."""
-    fresh = current(url) is None
+    """Fill a database; returns False when it is filled already. Brings its schema up to date in any case."""
     upgrade(url)
     engine = make_engine(url)
     sessions = session_factory(engine)
     try:
-        if not fresh and _count(engine) >= scale.trials:
-            return False
-        for options, copies in ((LITTLE, scale.small), (BIG, scale.big)):
-            if copies:
-                template = play(sessions, study(HISTORY, **options), seeds=options["seeds"])
-                _copy(engine, template, copies - 1)
-        play(sessions, study(RUNNING, **BIG), seeds=BIG["seeds"], share=0.8)
-        for index in range(10):
-            submit(sessions, Submission(spec=study(f"waiting-{index}", **BIG), trials_expected=1000))
+        filled = _fill(engine, sessions, scale)
+        if not _has_running(sessions):
+            filled = True
+            play(sessions, study(RUNNING, **BIG), seeds=BIG["seeds"], share=0.8)
+            for index in range(10):
+                submit(sessions, Submission(spec=study(f"waiting-{index}", **BIG), trials_expected=1000))
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             connection.execute(text("VACUUM ANALYZE"))
     finally:
         engine.dispose()
+    return filled
+
+
+def _fill(engine: Engine, sessions: Sessions, scale: Scale) -> bool:
+    if _count(engine) >= scale.trials:
+        return False
+    for options, copies in ((LITTLE, scale.small), (BIG, scale.big)):
+        if copies:
+            template = play(sessions, study(HISTORY, **options), seeds=options["seeds"])
+            _copy(engine, template, copies - 1)
     return True
+
+
+def _has_running(sessions: Sessions) -> bool:
+    with sessions() as session:
+        return session.scalar(select(StudyRow.id).where(StudyRow.name == RUNNING)) is not None
 
 
 def _count(engine: Engine) -> int:
@@ -183,7 +196,9 @@ def _copy(engine: Engine, template: str, copies: int) -> None:
     with engine.begin() as connection:
         connection.execute(text("SET LOCAL synchronous_commit = off"))
         connection.execute(text("CREATE TEMP TABLE copies (n integer, id text) ON COMMIT DROP"))
-        connection.execute(text("INSERT INTO copies VALUES (:n, :id)"), [{"n": n, "id": id_} for n, id_ in enumerate(ids)])
+        connection.execute(
+            text("INSERT INTO copies VALUES (:n, :id)"), [{"n": n, "id": id_} for n, id_ in enumerate(ids)]
+        )
         for table in Base.metadata.sorted_tables:
             statement = _copy_statement(table)
             if statement:

@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session, defer
 
 from mutransfer.result import StudyResult
 from mutransfer.trial import HistoryPoint
+from service.db import summaries
 from service.db.events import Event, EventKind
 from service.db.states import StudyState
 from service.db.studies import Tally, tallies
@@ -33,7 +34,7 @@ class Filters:
 
 @dataclass(frozen=True, kw_only=True)
 class StudyLine:
-    """One study in a list. `result` is None until the study has completed."""
+    """One study in a list. `result` is in brief, without its curves' points; None until the study has completed."""
 
     row: StudyRow
     tally: Tally
@@ -59,10 +60,8 @@ def list_studies(session: Session, filters: Filters) -> tuple[list[StudyLine], b
     rows = list(session.scalars(query))
     shown = rows[:PAGE_SIZE]
     counts = tallies(session, [row.id for row in shown])
-    lines = [
-        StudyLine(row=row, tally=counts[row.id], result=StudyResult.model_validate(row.result) if row.result else None)
-        for row in shown
-    ]
+    briefs = summaries.briefs(session, [row.id for row in shown if row.state == StudyState.COMPLETED])
+    lines = [StudyLine(row=row, tally=counts[row.id], result=briefs.get(row.id)) for row in shown]
     return lines, len(rows) > PAGE_SIZE
 
 

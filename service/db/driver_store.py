@@ -16,7 +16,7 @@ from mutransfer.plan import TrialRequest
 from mutransfer.result import Cost, StudyResult
 from mutransfer.spec import StudySpec
 from mutransfer.trial import Observation, TrialResult, TrialSpec
-from service.db import leases, progress, trials
+from service.db import leases, progress, summaries, trials
 from service.db.events import EventKind, add_event
 from service.db.outbox import OutboxKind, add_message
 from service.db.session import Sessions, db_now, reading, transact
@@ -193,7 +193,14 @@ class DriverStore:
 
         When a result is stored already, it stays and is returned, whatever `result` says.
         """
-        return self._write(lambda s: trials.finish(s, self._study_id, key, result))
+        stored = self.record_results({key: result})
+        if key not in stored:
+            raise NotFoundError(f"trial {key} was never planned")
+        return stored[key]
+
+    def record_results(self, results: Mapping[str, TrialResult]) -> Mapping[str, TrialResult]:
+        """`record_result` for several at once, in their order; those that were never planned are left out."""
+        return self._write(lambda s: trials.finish(s, self._study_id, results))
 
     def record_failure(self, key: str, *, attempt: int, traceback: str, final: bool) -> None:
         """Store why an attempt failed; `final` gives the trial up for this study."""
@@ -251,6 +258,8 @@ class DriverStore:
             add_event(session, self._study_id, EventKind.FINISHED, {"state": end, "error": error})
             add_message(session, OutboxKind.STUDY_FINISHED, self._study_id)
             session.flush()
+            summaries.recount(session, self._study_id)
+            summaries.note_result(session, self._study_id, result)
             leases.release(session, self._study_id, self._epoch)
 
         self._write(work)

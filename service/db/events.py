@@ -1,11 +1,11 @@
 """The events of a study: what its page and its watchers are told, in the order it happened."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import func, insert, select
 from sqlalchemy.orm import Session
 
 from service.db.tables import EventRow
@@ -42,6 +42,13 @@ class Event:
 def add_event(session: Session, study_id: str, kind: EventKind, payload: Mapping[str, Any] | None = None) -> None:
     """Append an event. The caller holds the study's lease row (`leases.guard` or `leases.lock`)."""
     session.add(EventRow(study_id=study_id, kind=kind, payload=dict(payload or {})))
+
+
+def add_events(session: Session, study_id: str, kind: EventKind, payloads: Sequence[Mapping[str, Any]]) -> None:
+    """Append several events of one kind, in their order, in one statement. The caller holds the lease row."""
+    if payloads:
+        rows = [{"study_id": study_id, "kind": kind, "payload": dict(payload)} for payload in payloads]
+        session.execute(insert(EventRow), rows)
 
 
 def events_after(session: Session, study_id: str, after: int, *, limit: int | None = None) -> list[Event]:

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
-from service.db.session import Sessions, db_now, execute, insert_new, reading
+from service.db.session import Sessions, db_now, execute, insert_all_new, insert_new, reading
 from service.db.tables import OutboxRow
 
 
@@ -42,6 +42,16 @@ def add_message(
     """Enqueue a message, once for each (study, kind, key). Returns whether it is new."""
     values = {"kind": kind, "study_id": study_id, "key": key, "payload": dict(payload or {})}
     return insert_new(session, OutboxRow, values)
+
+
+def add_messages(
+    session: Session, kind: OutboxKind, study_id: str, payloads: Mapping[str, Mapping[str, Any]]
+) -> set[str]:
+    """Enqueue a message for each key, once for each (study, kind, key). Returns the keys of the new ones."""
+    rows = [
+        {"kind": kind, "study_id": study_id, "key": key, "payload": dict(payload)} for key, payload in payloads.items()
+    ]
+    return insert_all_new(session, OutboxRow, rows, OutboxRow.key)
 
 
 class Outbox:

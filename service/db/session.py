@@ -5,7 +5,7 @@ reading ones begin deferred, so that readers wait for nobody. JSON that holds Na
 every table at once.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 import json
 import time
@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Double, Engine, Executable, create_engine, ev
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
+from sqlalchemy.orm import DeclarativeBase, InstrumentedAttribute, Session, sessionmaker
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
@@ -116,6 +116,17 @@ def insert_new(session: Session, table: type[DeclarativeBase], values: Mapping[s
     statement = build(table).values(**values).on_conflict_do_nothing()
     # What came back, not the row count: drivers disagree on that for an insert that did nothing.
     return session.execute(statement.returning(literal(1))).first() is not None
+
+
+def insert_all_new(
+    session: Session, table: type[DeclarativeBase], rows: Sequence[Mapping[str, Any]], key: InstrumentedAttribute[str]
+) -> set[str]:
+    """Insert rows but those that a unique constraint already holds. Returns the `key` of each new one."""
+    if not rows:
+        return set()
+    build = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
+    statement = build(table).on_conflict_do_nothing().returning(key)
+    return set(session.scalars(statement, [dict(row) for row in rows]))
 
 
 def is_transient(error: DBAPIError) -> bool:

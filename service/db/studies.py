@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Integer, and_, cast, func, select
-from sqlalchemy.orm import Session
+from sqlalchemy import select
+from sqlalchemy.orm import Session, defer
 
 from mutransfer.base import digest
 from mutransfer.errors import ConflictError, NotFoundError
@@ -14,7 +14,7 @@ from service.db.events import EventKind, add_event
 from service.db.outbox import OutboxKind, add_message
 from service.db.session import Sessions, db_now, insert_new, transact
 from service.db.states import StudyState
-from service.db.tables import IdempotencyRow, LeaseRow, PhaseRow, StudyRow, StudyTrialRow, TrialRow
+from service.db.tables import IdempotencyRow, LeaseRow, PhaseRow, StudyRow, SummaryRow
 from service.ids import is_study_id, new_study_id
 
 
@@ -94,7 +94,7 @@ def _insert(session: Session, submission: Submission) -> StudyRow:
     session.add(row)
     session.flush()
     session.refresh(row)  # created_at is the database's
-    session.add(LeaseRow(study_id=row.id))
+    session.add_all((LeaseRow(study_id=row.id), SummaryRow(study_id=row.id)))
     add_event(session, row.id, EventKind.SUBMITTED, {"name": spec.name})
     session.flush()
     return row
@@ -112,7 +112,9 @@ def page(
     session: Session, *, state: StudyState | None, project: str | None, before: str | None, limit: int
 ) -> list[StudyRow]:
     """Up to `limit` studies with ids below `before`, newest first."""
-    query = select(StudyRow).order_by(StudyRow.id.desc()).limit(limit)
+    query = (
+        select(StudyRow).options(defer(StudyRow.spec), defer(StudyRow.facts)).order_by(StudyRow.id.desc()).limit(limit)
+    )
     if state is not None:
         query = query.where(StudyRow.state == state)
     if project is not None:
@@ -149,37 +151,17 @@ def cancel(session: Session, study_id: str) -> StudyRow:
 
 def tallies(session: Session, study_ids: Sequence[str]) -> Mapping[str, Tally]:
     """The tally of each study."""
-    uses = (
-        select(
-            StudyTrialRow.study_id,
-            StudyTrialRow.trial_key,
-            func.min(cast(StudyTrialRow.reused, Integer)).label("reused"),
-            func.max(cast(StudyTrialRow.unavailable, Integer)).label("unavailable"),
-        )
-        .where(StudyTrialRow.study_id.in_(study_ids))
-        .group_by(StudyTrialRow.study_id, StudyTrialRow.trial_key)
-        .subquery()
-    )
-    done = TrialRow.result.is_not(None)
-    query = (
-        select(
-            uses.c.study_id,
-            func.count(),
-            func.count().filter(done),
-            func.count().filter(and_(~done, uses.c.unavailable == 1)),
-            func.coalesce(func.sum(TrialRow.device_seconds).filter(and_(done, uses.c.reused == 0)), 0.0),
-        )
-        .join(TrialRow, TrialRow.key == uses.c.trial_key)
-        .group_by(uses.c.study_id)
-    )
-    counts = {row[0]: row[1:] for row in session.execute(query)}
+    query = select(SummaryRow).options(defer(SummaryRow.brief)).where(SummaryRow.study_id.in_(study_ids))
+    found = {row.study_id: row for row in session.scalars(query)}
     phases = _latest_phases(session, study_ids)
-    return {study_id: _tally(counts.get(study_id, (0, 0, 0, 0.0)), phases.get(study_id)) for study_id in study_ids}
+    return {study_id: _tally(found[study_id], phases.get(study_id)) for study_id in study_ids}
 
 
-def _tally(counts: tuple[int, int, int, float], phase: str | None) -> Tally:
-    planned, done, failed, seconds = counts
-    return Tally(trials_planned=planned, trials_done=done, trials_failed=failed, device_seconds=seconds, phase=phase)
+def _tally(row: SummaryRow, phase: str | None) -> Tally:
+    return Tally(
+        trials_planned=row.trials_planned, trials_done=row.trials_done, trials_failed=row.trials_failed,
+        device_seconds=row.device_seconds, phase=phase,
+    )  # fmt: skip
 
 
 def _latest_phases(session: Session, study_ids: Sequence[str]) -> Mapping[str, str]:

@@ -70,7 +70,7 @@ class StudyRow(Base):
     state: Mapped[str] = mapped_column(default=StudyState.QUEUED)
     error: Mapped[str] = mapped_column(default="")
     facts: Mapped[Json | None] = mapped_column(default=None)
-    result: Mapped[Json | None] = mapped_column(default=None)
+    result: Mapped[Json | None] = mapped_column(default=None, deferred=True)  # large: read where it is asked for
     mlflow_url: Mapped[str] = mapped_column(default="")
     trials_expected: Mapped[int | None] = mapped_column(BigInteger, default=None)
     created_at: Mapped[float] = mapped_column(default=db_now())
@@ -91,6 +91,22 @@ class LeaseRow(Base):
     owner: Mapped[str] = mapped_column(default="")
     epoch: Mapped[int] = mapped_column(default=0)
     expires_at: Mapped[float] = mapped_column(default=0.0)
+
+
+class SummaryRow(Base):
+    """What lists show of a study, so that nobody counts its trials to list it. Written with what it counts.
+
+    `brief` is the result without the points of its curves, None until there is a result.
+    """
+
+    __tablename__ = "study_summaries"
+
+    study_id: Mapped[str] = mapped_column(ForeignKey("studies.id", ondelete="CASCADE"), primary_key=True)
+    trials_planned: Mapped[int] = mapped_column(default=0)
+    trials_done: Mapped[int] = mapped_column(default=0)
+    trials_failed: Mapped[int] = mapped_column(default=0)
+    device_seconds: Mapped[float] = mapped_column(default=0.0)
+    brief: Mapped[Json | None] = mapped_column(default=None)
 
 
 class PhaseRow(Base):

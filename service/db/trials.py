@@ -5,16 +5,17 @@ All functions run inside a transaction that holds the study's lease row.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from sqlalchemy import select, update
-from sqlalchemy.orm import Session
+from sqlalchemy import Table, bindparam, select, update
+from sqlalchemy.orm import Session, defer
 
 from mutransfer.errors import NotFoundError
 from mutransfer.trial import TrialResult, TrialSpec
-from service.db.events import EventKind, add_event
-from service.db.outbox import OutboxKind, add_message
-from service.db.session import db_now, insert_new
+from service.db import summaries
+from service.db.events import EventKind, add_event, add_events
+from service.db.outbox import OutboxKind, add_messages
+from service.db.session import db_now, insert_all_new
 from service.db.states import TrialState
 from service.db.tables import StudyTrialRow, TrialRow
 
@@ -35,36 +36,44 @@ def chunks(items: Iterable[T]) -> Iterator[list[T]]:
 
 def plan(session: Session, study_id: str, phase: str, planned: Sequence["PlannedTrial"]) -> Mapping[str, TrialResult]:
     """Note that `phase` of a study uses trials; returns the results that are known already, by key."""
-    keys = sorted({trial.key for trial in planned})
-    for trial in sorted(planned, key=lambda trial: trial.key):  # one order for all: no deadlock between studies
-        insert_new(session, TrialRow, {"key": trial.key, "spec": trial.spec.model_dump(mode="json")})
-    rows = {row.key: row for part in chunks(keys) for row in _locked(session, part)}
-    used = {key: reused for part in chunks(keys) for key, reused in _uses(session, study_id, part)}
+    by_key = {trial.key: trial for trial in planned}
+    keys = sorted(by_key)  # one order for all: no deadlock between studies
+    rows_new = [{"key": key, "spec": by_key[key].spec.model_dump(mode="json")} for key in keys]
+    for new in chunks(rows_new):
+        insert_all_new(session, TrialRow, new, TrialRow.key)
+    rows = {row.key: row for chunk in chunks(keys) for row in _locked(session, chunk)}
+    used = {key: reused for chunk in chunks(keys) for key, reused in _uses(session, study_id, chunk)}
     known = {key: TrialResult.model_validate(row.result) for key, row in rows.items() if row.result is not None}
-    for trial in planned:
-        values = {
+    uses = [
+        {
             "study_id": study_id, "phase": phase, "arm": trial.request.arm, "axis_value": trial.request.axis_value,
             "lr_octaves": trial.request.lr_octaves, "seed": trial.request.seed, "trial_key": trial.key,
             "reused": used.get(trial.key, trial.key in known),
-        }  # fmt: skip
-        insert_new(session, StudyTrialRow, values)
-    for key in keys:
-        if key not in used:
-            _adopt(session, study_id, rows[key])
+        }
+        for trial in planned
+    ]  # fmt: skip
+    for part in chunks(uses):
+        insert_all_new(session, StudyTrialRow, part, StudyTrialRow.trial_key)
+    _adopt(session, study_id, {key: row for key, row in rows.items() if key not in used}, known)
     return known
 
 
-def _adopt(session: Session, study_id: str, row: TrialRow) -> None:
-    """A study uses a trial for the first time: an old result is told, an old failure is forgiven."""
-    if row.result is not None:
-        _tell_result(session, study_id, row, reused=True)
-    elif row.status == TrialState.FAILED:
-        row.status, row.attempts, row.traceback = TrialState.PLANNED, 0, ""
+def _adopt(
+    session: Session, study_id: str, rows: Mapping[str, TrialRow], known: Mapping[str, TrialResult]
+) -> None:  # fmt: skip
+    """A study uses trials for the first time: an old result is told, an old failure is forgiven."""
+    _tell(session, study_id, {key: known[key] for key in rows if key in known}, reused=True)
+    for row in rows.values():
+        if row.status == TrialState.FAILED:
+            row.status, row.attempts, row.traceback = TrialState.PLANNED, 0, ""
+    if rows:
+        session.flush()
+        summaries.recount(session, study_id)
 
 
 def _locked(session: Session, keys: Sequence[str]) -> Sequence[TrialRow]:
     query = select(TrialRow).where(TrialRow.key.in_(keys)).order_by(TrialRow.key).with_for_update()
-    return session.scalars(query).all()
+    return session.scalars(query.options(defer(TrialRow.spec))).all()
 
 
 def _uses(session: Session, study_id: str, keys: Sequence[str]) -> Iterator[tuple[str, bool]]:
@@ -99,25 +108,52 @@ def note_progress(session: Session, key: str, step: int, steps: int, train_loss_
     )
 
 
-def finish(session: Session, study_id: str, key: str, result: TrialResult) -> TrialResult:
-    """Store `result` unless there is one; returns the stored one, told once to each study that uses it."""
-    row = _one(session, key)
-    if row.result is None:
-        row.status, row.result = TrialState(result.status), result.model_dump(mode="json")
-        row.loss_nats, row.train_loss_nats = result.loss_nats, result.train_loss_nats
-        row.tokens, row.device_seconds = result.tokens, result.device_seconds
-        row.step = row.steps = result.steps
-        if result.diverged_at_step is not None:
-            row.step = result.diverged_at_step
-        _touch(row, finished=True)
-    _tell_result(session, study_id, row, reused=False)
-    return TrialResult.model_validate(row.result)
+def finish(session: Session, study_id: str, results: Mapping[str, TrialResult]) -> dict[str, TrialResult]:
+    """Store each result unless there is one; returns the stored ones, told once to each study that uses them.
+
+    Keys that were never planned are left out.
+    """
+    found: dict[str, Any] = {}
+    for part in chunks(sorted(results)):
+        query = select(TrialRow.key, TrialRow.result).where(TrialRow.key.in_(part))
+        found |= dict(session.execute(query.order_by(TrialRow.key).with_for_update()).all())
+    fresh = {key: results[key] for key in results if key in found and found[key] is None}
+    _store(session, fresh)
+    stored = {
+        key: results[key] if key in fresh else TrialResult.model_validate(found[key])
+        for key in results if key in found
+    }  # fmt: skip
+    _tell(session, study_id, stored, reused=False)
+    return stored
 
 
-def _tell_result(session: Session, study_id: str, row: TrialRow, *, reused: bool) -> None:
-    if add_message(session, OutboxKind.TRIAL_RESULT, study_id, key=row.key, payload={"reused": reused}):
-        payload = {"key": row.key, "status": row.status, "loss_nats": row.loss_nats, "reused": reused}
-        add_event(session, study_id, EventKind.TRIAL_RESULT, payload)
+def _store(session: Session, results: Mapping[str, TrialResult]) -> None:
+    if results:
+        trials = cast(Table, TrialRow.__table__)
+        statement = update(trials).where(trials.c.key == bindparam("which"))
+        values = [{"which": key, **_columns(result)} for key, result in results.items()]
+        session.connection().execute(statement.values(updated_at=db_now(), finished_at=db_now()), values)
+
+
+def _columns(result: TrialResult) -> dict[str, Any]:
+    return {
+        "status": TrialState(result.status), "result": result.model_dump(mode="json"), "loss_nats": result.loss_nats,
+        "train_loss_nats": result.train_loss_nats, "tokens": result.tokens, "device_seconds": result.device_seconds,
+        "step": result.steps if result.diverged_at_step is None else result.diverged_at_step, "steps": result.steps,
+    }  # fmt: skip
+
+
+def _tell(session: Session, study_id: str, results: Mapping[str, TrialResult], *, reused: bool) -> None:
+    """Tell a study and the outside of results, each once."""
+    new = add_messages(session, OutboxKind.TRIAL_RESULT, study_id, {key: {"reused": reused} for key in results})
+    told = {key: result for key, result in results.items() if key in new}
+    payloads = [
+        {"key": key, "status": result.status, "loss_nats": result.loss_nats, "reused": reused}
+        for key, result in told.items()
+    ]
+    add_events(session, study_id, EventKind.TRIAL_RESULT, payloads)
+    if not reused:  # planning counts those
+        summaries.add_results(session, study_id, [result.device_seconds for result in told.values()])
 
 
 def fail(session: Session, study_id: str, key: str, attempt: int, traceback: str, final: bool) -> None:
@@ -132,6 +168,8 @@ def fail(session: Session, study_id: str, key: str, attempt: int, traceback: str
     if final:
         given_up = update(StudyTrialRow).where(StudyTrialRow.study_id == study_id, StudyTrialRow.trial_key == key)
         session.execute(given_up.values(unavailable=True))
+        session.flush()
+        summaries.recount(session, study_id)
     payload = {"key": key, "attempt": attempt, "final": final, "reason": traceback.strip().rpartition("\n")[2][:500]}
     add_event(session, study_id, EventKind.TRIAL_FAILED, payload)
 
@@ -175,7 +213,5 @@ def unfinished(session: Session, study_id: str) -> Sequence[tuple[StudyTrialRow,
     return session.execute(query).all()
 
 
-def _touch(row: TrialRow, *, finished: bool = False) -> None:
+def _touch(row: TrialRow) -> None:
     row.updated_at = db_now()  # an SQL expression, evaluated at flush
-    if finished:
-        row.finished_at = db_now()  # an SQL expression, evaluated at flush

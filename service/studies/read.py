@@ -1,7 +1,7 @@
 """Questions that a study's rows answer, shared by the API, the dashboard and the exporter. All read, none writes."""
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from threading import Lock
 from typing import Any
@@ -19,7 +19,6 @@ from mutransfer.result import Cost, StudyRef, StudyResult
 from mutransfer.spec import StudySpec
 from service.db import events, progress, studies, trial_pages
 from service.db.states import PhaseState, StudyState
-from service.db.tables import StudyRow
 from service.studies.schemas import StudyRead
 
 JUDGED_KEPT = 64
@@ -29,12 +28,6 @@ def study(session: Session, study_id: str) -> StudyRead:
     """One study with its progress. Raises NotFoundError."""
     row = studies.get(session, study_id)
     return StudyRead.of(row, studies.tallies(session, [row.id])[row.id])
-
-
-def study_reads(session: Session, rows: Sequence[StudyRow]) -> list[StudyRead]:
-    """Several studies with their progress."""
-    tallies = studies.tallies(session, [row.id for row in rows])
-    return [StudyRead.of(row, tallies[row.id]) for row in rows]
 
 
 def curve_data(session: Session, study_id: str) -> list[CurveData]:

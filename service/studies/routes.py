@@ -19,7 +19,7 @@ from service.db import studies
 from service.db.session import reading, transact
 from service.db.states import StudyState
 from service.db.studies import Submission
-from service.studies import read
+from service.studies import read, rendered
 from service.studies.checks import check_study, estimate_study
 from service.studies.documents import read_study
 from service.studies.openapi import BODY, COMMON, CONFLICT, NOT_FOUND, STUDY_BODY
@@ -118,28 +118,31 @@ def plan_study(spec: StudyBody) -> PlanEstimate:
     return estimate_study(spec)
 
 
-@router.get("/studies")
+@router.get("/studies", response_model=StudyPage)
 def list_studies(
     context: ContextDep,
     state: StudyState | None = None,
     project: Annotated[str | None, Query(max_length=64, pattern=r"^[a-z0-9-]*$")] = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
     cursor: Annotated[str | None, Query(max_length=200)] = None,
-) -> StudyPage:
+) -> Response:
     """Studies, newest first."""
     before = cursors.decode(cursor, str)[0] if cursor else None
     with reading(context.sessions) as session:
         rows = studies.page(session, state=state, project=project, before=before, limit=limit + 1)
-        items = read.study_reads(session, rows[:limit])
-    following = cursors.encode([items[-1].id]) if len(rows) > limit else None
-    return StudyPage(items=items, next_cursor=following)
+        following = cursors.encode([rows[limit - 1].id]) if len(rows) > limit else None
+        return _json(rendered.page_text(session, rows[:limit], following))
 
 
-@router.get("/studies/{study_id}", responses=NOT_FOUND)
-def show_study(study_id: StudyId, context: ContextDep) -> StudyRead:
+@router.get("/studies/{study_id}", response_model=StudyRead, responses=NOT_FOUND)
+def show_study(study_id: StudyId, context: ContextDep) -> Response:
     """One study and how far it is."""
     with reading(context.sessions) as session:
-        return read.study(session, study_id)
+        return _json(rendered.study_text(session, study_id))
+
+
+def _json(text: str) -> Response:
+    return Response(text, media_type="application/json")
 
 
 @router.post("/studies/{study_id}/cancel", responses=NOT_FOUND | CONFLICT)

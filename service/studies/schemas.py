@@ -92,28 +92,34 @@ class StudyRead(BaseModel):
     @classmethod
     def of(cls, row: StudyRow, tally: Tally) -> "StudyRead":
         """The study in `row` with its `tally`."""
-        created = utc(row.created_at)
-        assert created is not None  # noqa: S101 - a column that is never null
-        return cls(
-            id=row.id,
-            name=row.name,
-            project=row.project,
-            state=StudyState(row.state),
-            spec=StudySpec.model_validate(row.spec),
-            digest=row.digest,
-            created_at=created,
-            started_at=utc(row.started_at),
-            finished_at=utc(row.finished_at),
-            phase=tally.phase,
-            trials_planned=tally.trials_planned,
-            trials_done=tally.trials_done,
-            trials_failed=tally.trials_failed,
-            trials_expected=row.trials_expected,
-            device_seconds=tally.device_seconds,
-            error=row.error,
-            mlflow_url=row.mlflow_url,
-            links=_links(row),
-        )
+        return cls(spec=StudySpec.model_validate(row.spec), **_fields(row, tally))
+
+    @classmethod
+    def without_spec(cls, row: StudyRow, tally: Tally) -> str:
+        """Everything but the spec, as the text of a JSON object."""
+        return cls.model_construct(**_fields(row, tally)).model_dump_json(exclude={"spec"})
+
+
+def _fields(row: StudyRow, tally: Tally) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "name": row.name,
+        "project": row.project,
+        "state": StudyState(row.state),
+        "digest": row.digest,
+        "created_at": utc(row.created_at),
+        "started_at": utc(row.started_at),
+        "finished_at": utc(row.finished_at),
+        "phase": tally.phase,
+        "trials_planned": tally.trials_planned,
+        "trials_done": tally.trials_done,
+        "trials_failed": tally.trials_failed,
+        "trials_expected": row.trials_expected,
+        "device_seconds": tally.device_seconds,
+        "error": row.error,
+        "mlflow_url": row.mlflow_url,
+        "links": _links(row),
+    }
 
 
 def _links(row: StudyRow) -> dict[str, str]:

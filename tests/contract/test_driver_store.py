@@ -57,6 +57,27 @@ def test_a_study_from_claim_to_end(sessions: Sessions, submit: Submit, drive: Dr
     assert Leases(sessions).claim_next("b", 30.0) is None
 
 
+def test_results_stored_together_are_told_once_and_in_order(sessions: Sessions, submit: Submit, drive: Drive) -> None:
+    study_id = submit()
+    store = drive()
+    trials = [build.planned(build.spec(), lr=float(lr)) for lr in (-3, -8, -5)]
+    store.begin_phase("search")
+    store.plan_trials("search", trials)
+    store.record_result(trials[2].key, build.result(2.5))
+    losses = {trials[0].key: 2.0, trials[1].key: None, trials[2].key: 9.0, "f" * 32: 1.0}
+    stored = store.record_results({key: build.result(loss) for key, loss in losses.items()})
+    assert {key: result.loss_nats for key, result in stored.items()} == {
+        trials[0].key: 2.0, trials[1].key: None, trials[2].key: 2.5,
+    }  # fmt: skip
+    with reading(sessions) as session:
+        told = [e.payload["key"] for e in events_after(session, study_id, 0) if e.kind is EventKind.TRIAL_RESULT]
+        row = session.get_one(TrialRow, trials[1].key)
+    assert told == [trials[2].key, trials[0].key, trials[1].key]
+    assert (row.status, row.step, row.steps, row.loss_nats) == ("diverged", 7, 10, None)
+    assert row.finished_at == pytest.approx(row.updated_at, abs=0.01)
+    assert [message.key for message in Outbox(sessions).due()] == told
+
+
 def test_phases_are_recorded_once(submit: Submit, drive: Drive) -> None:
     submit()
     store = drive()

@@ -1,19 +1,23 @@
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+import json
 import threading
 
 import pytest
+from sqlalchemy import event
 
 from mutransfer.errors import ConflictError, NotFoundError
-from service.db import studies, trial_pages
+from service.db import studies, summaries, trial_pages
 from service.db.driver_store import DriverStore
 from service.db.leases import Leases
 from service.db.outbox import Outbox, OutboxKind
 from service.db.session import Sessions, reading
 from service.db.states import StudyState
 from service.db.studies import Submission, Tally
+from service.studies import rendered
 from service.studies.read import pulse, result_document
+from service.studies.schemas import StudyPage, StudyRead
 from tests import study_builders as build
 
 Drive = Callable[[], DriverStore]
@@ -110,6 +114,45 @@ def test_tallies_count_each_trial_once(sessions: Sessions, submit: Submit, drive
         study_id: Tally(trials_planned=4, trials_done=3, trials_failed=1, device_seconds=3.0, phase="verify"),
         queued: Tally(),
     }
+
+
+def test_a_tally_counts_what_its_study_was_told(sessions: Sessions, submit: Submit, drive: Drive) -> None:
+    """Two studies train one trial at once; one of them gives another up, and gets its result after all."""
+    shared, lost = build.planned(build.spec()), build.planned(build.spec(), lr=-6.0)
+    ids = submit(), submit()
+    first, second = drive(), drive()
+    for store in (first, second):
+        store.begin_phase("search")
+        store.plan_trials("search", [shared, lost])
+    first.record_result(shared.key, build.result(2.0, device_seconds=1.0))
+    first.record_failure(lost.key, attempt=3, traceback="boom", final=True)
+    second.record_results({shared.key: build.result(9.0), lost.key: build.result(2.0, device_seconds=4.0)})
+    second.record_results({shared.key: build.result(9.0)})
+    first.record_result(lost.key, build.result(2.0))
+    with reading(sessions) as session:
+        found = studies.tallies(session, ids)
+    assert found == {
+        study_id: Tally(trials_planned=2, trials_done=2, device_seconds=5.0, phase="search") for study_id in ids
+    }
+    with sessions.begin() as session:
+        summaries.recount(session, ids[0])
+        assert studies.tallies(session, ids) == found
+
+
+def test_a_list_is_read_from_summaries_alone(sessions: Sessions, submit: Submit, drive: Drive) -> None:
+    study_id = submit()
+    store = drive()
+    build.run_phase(store, "search", [(build.planned(build.spec()), build.result(2.0))])
+    asked: list[str] = []
+    event.listen(sessions.kw["bind"], "before_cursor_execute", lambda _c, _cur, statement, *_: asked.append(statement))
+    with reading(sessions) as session:
+        rows = studies.page(session, state=None, project=None, before=None, limit=10)
+        text = rendered.page_text(session, rows, None)
+        one = rendered.study_text(session, study_id)
+        assert not [statement for statement in asked if "trials" in statement.replace("trials_", "")]
+        whole = StudyRead.of(studies.get(session, study_id), studies.tallies(session, [study_id])[study_id])
+    assert StudyPage.model_validate_json(text).items == [whole]
+    assert json.loads(one) == whole.model_dump(mode="json")
 
 
 def test_trials_come_by_place_with_all_their_phases(sessions: Sessions, submit: Submit, drive: Drive) -> None:

@@ -12,6 +12,7 @@ import time
 
 import httpx
 import pytest
+from sqlalchemy.orm import undefer
 
 from mutransfer.spec import StudySpec, parse_study
 from service.db.driver_store import DriverStore
@@ -80,9 +81,9 @@ class Home:
         return row.id
 
     def row(self, study_id: str) -> StudyRow:
-        """The study as stored."""
+        """The study as stored, its result included."""
         with reading(self.sessions) as session:
-            row = session.get(StudyRow, study_id)
+            row = session.get(StudyRow, study_id, options=[undefer(StudyRow.result)])
             assert row is not None
             return row
 

@@ -1,6 +1,6 @@
 """The recorder through an outage: results wait on disk, arrive once and in order, and training never notices."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 import errno
 import os
 from pathlib import Path
@@ -29,23 +29,26 @@ class FakeStore:
     def __init__(self) -> None:
         self.fault: Exception | None = None
         self.calls: list[tuple[object, ...]] = []
+        self.batches: list[int] = []  # how many results each transaction took
 
-    def _do(self, *call: object) -> None:
+    def _do(self, *calls: tuple[object, ...]) -> None:
         if self.fault is not None:
             raise self.fault
-        self.calls.append(call)
+        self.calls.extend(calls)
 
-    def record_result(self, key: str, result: TrialResult) -> None:
-        self._do("result", key, result.loss_nats)
+    def record_results(self, results: Mapping[str, TrialResult]) -> Mapping[str, TrialResult]:
+        self._do(*(("result", key, result.loss_nats) for key, result in results.items()))
+        self.batches.append(len(results))
+        return results
 
     def record_failure(self, key: str, *, attempt: int, traceback: str, final: bool) -> None:
-        self._do("failure", key, attempt, traceback, final)
+        self._do(("failure", key, attempt, traceback, final))
 
     def trial_started(self, key: str, *, attempt: int) -> None:
-        self._do("started", key, attempt)
+        self._do(("started", key, attempt))
 
     def trial_progress(self, key: str, *, step: int, steps: int, train_loss_nats: float | None) -> None:
-        self._do("progress", key, step, steps, train_loss_nats)
+        self._do(("progress", key, step, steps, train_loss_nats))
 
 
 def wait_until(condition: Callable[[], object]) -> None:
@@ -92,6 +95,22 @@ def test_results_and_failures_arrive_in_order(store: FakeStore, make: Callable[[
     recorder.result("c", result(3.0))
     wait_until(recorder.settled)
     assert store.calls == [("result", "a", 1.0), ("failure", "b", 2, "boom", False), ("result", "c", 3.0)]
+
+
+def test_what_waits_is_written_together_up_to_a_limit(
+    store: FakeStore, make: Callable[[], Recorder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recorder_module, "BATCH", 3)
+    store.fault = TransientError("away")
+    recorder = make()
+    for number in range(5):
+        recorder.result(f"a{number}", result(number))
+    recorder.failure("b", attempt=1, traceback="boom", final=True)
+    recorder.result("a0", result(9.0))  # of one trial a second time, from a spool: the first one stays
+    store.fault = None
+    wait_until(recorder.settled)
+    assert store.batches == [3, 2, 1]
+    assert [call[0] for call in store.calls] == ["result"] * 5 + ["failure", "result"]
 
 
 def test_an_outage_spools_results_and_drains_them_once(
