@@ -17,7 +17,7 @@ export DEMO_PORT
 # Relative on purpose: the checkout may live under a path with spaces.
 BIN := .venv/bin
 
-.PHONY: help venv demo test prepare-tests check check-deploy format bench bench-optimizers table up clean distclean wheel
+.PHONY: help venv demo test prepare-tests check check-deploy format bench bench-optimizers bench-service table up clean distclean wheel
 
 help: ## list the targets
 	@printf 'mutransfer: which learning rate do I set at full width, and how sure are you?\n\n'
@@ -62,6 +62,9 @@ bench: venv ## orchestration overhead a trial against plain Ray Tune; coverage o
 bench-optimizers: venv ## step times of our optimizers beside the peers (installs heavyball); ARGS="--width 256"
 	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --editable '.[peers]' "$(TORCH_SPEC)"
 	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.optimizers $(ARGS)
+
+bench-service: venv ## speed at 1,000,000 trials in PostgreSQL (the first time seeds 4 GB); ARGS="--rounds 1"
+	@$(BIN)/python -m benchmarks.service $(ARGS)
 
 table: venv ## the transfer table of every optimizer: runs what docs/results/table lacks (hours, resumable)
 	@$(BIN)/python -m benchmarks.table

@@ -91,6 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="print one JSON document on standard output")
     parser.add_argument("--no-mlflow", action="store_true", help="leave MLflow out")
     parser.add_argument("--no-keep", action="store_true", help="leave docs/ as it is")
+    parser.add_argument("--rounds", type=int, default=3, help="how often each history has its turn")
     parser.add_argument("--requests", type=int, default=300, help="requests of each kind by the one reader")
     parser.add_argument("--pages", type=int, default=40, help="requests of each page")
     parser.add_argument("--seconds", type=float, default=20.0, help="how long requests are offered")
@@ -100,22 +101,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(line, file=sys.stderr, flush=True)
 
     options.data.mkdir(parents=True, exist_ok=True)
-    found: dict[str, dict[str, float]] = {}
+    rounds: dict[str, list[dict[str, float]]] = {scale.name: [] for scale in seed.SCALES}
     with kept_server(options.data) as server:
         for scale in seed.SCALES:
             url = database(server, scale.name)
             say(f"{scale.name}: {'seeded' if seed.seed(url, scale) else 'seeded before'}, {scale.trials:,} trials")
-            found[scale.name] = measure(url, scale, options, say)
+        for _ in range(options.rounds):
+            for scale in seed.SCALES:
+                rounds[scale.name].append(measure(database(server, scale.name), scale, options, say))
         said = settings_said(server)
     mlflow = None
     if not options.no_mlflow:
         with tempfile.TemporaryDirectory(prefix="mt-bench-mlflow-") as home:
             mlflow = peer.runs_per_second(Path(home))
-    large, small = found[seed.LARGE.name], found[seed.SMALL.name]
+    large, small = rounds[seed.LARGE.name], rounds[seed.SMALL.name]
     report = Report(
         when=f"{datetime.now(UTC):%Y-%m-%d %H:%M}", machine=_machine(), server=said, mlflow_runs_per_second=mlflow,
         figures=[
-            Figure(name=name, unit=unit, bar=bar, large=large[name], small=small[name])
+            Figure(
+                name=name, unit=unit, bar=bar, large_rounds=tuple(found[name] for found in large),
+                small_rounds=tuple(found[name] for found in small),
+            )
             for name, (unit, bar) in BARS.items()
         ],
     )  # fmt: skip

@@ -1,8 +1,8 @@
 """A history to measure on: one study is played through the driver's own store, and copied inside the database.
 
 Each big study has 1,000 trials (5 arms, 4 widths, 10 rates, 5 seeds), each with its training curve, events and outbox
-messages; each small one 50. Copies have ids and content keys of their own; whatever columns and tables there are get copied, so
-that the benchmark follows the schema.
+messages; each small one 50. Copies have ids and content keys of their own; whatever columns and tables there are get
+copied, so that the benchmark follows the schema.
 """
 
 from collections.abc import Iterator, Sequence
