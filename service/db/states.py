@@ -80,3 +80,16 @@ class TrialState(StrEnum):
     def has_result(self) -> bool:
         """Whether a result is stored."""
         return self in (TrialState.FINISHED, TrialState.DIVERGED)
+
+
+class Scope(StrEnum):
+    """What a caller may do; each scope includes the ones before it."""
+
+    READ = "read"  # look at studies, trials, results and pages
+    SUBMIT = "submit"  # change studies: submit, cancel, pause, retry, …
+    ADMIN = "admin"  # tokens, projects and the audit log
+
+    def allows(self, wanted: "Scope") -> bool:
+        """Whether a caller of this scope may do what asks for `wanted`."""
+        order = list(Scope)
+        return order.index(self) >= order.index(wanted)

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session, defer
 from mutransfer.base import digest
 from mutransfer.errors import ConflictError, NotFoundError
 from mutransfer.spec import StudySpec
-from service.db import leases
+from service.db import audit, leases, projects
 from service.db.events import EventKind, add_event
 from service.db.outbox import OutboxKind, add_message
 from service.db.session import Sessions, db_now, insert_new, transact
@@ -54,7 +54,8 @@ class _KeyTakenError(Exception):
 def submit(sessions: Sessions, submission: Submission) -> tuple[StudyRow, bool]:
     """Accept a study in one transaction. Returns its row, and whether it is new.
 
-    The same idempotency key returns the study it first made. Raises ConflictError when that was for another body.
+    The same idempotency key returns the study it first made. Raises ConflictError when that was for another body,
+    SpecError for an unknown project, AccessError for one that the acting caller may not use.
     """
     while True:
         try:
@@ -82,6 +83,7 @@ def _submit(session: Session, submission: Submission) -> tuple[StudyRow, bool]:
 
 def _insert(session: Session, submission: Submission) -> StudyRow:
     spec = submission.spec
+    projects.check_usable(session, spec.project)
     row = StudyRow(
         id=new_study_id(),
         name=spec.name,
@@ -96,6 +98,7 @@ def _insert(session: Session, submission: Submission) -> StudyRow:
     session.refresh(row)  # created_at is the database's
     session.add_all((LeaseRow(study_id=row.id), SummaryRow(study_id=row.id)))
     add_event(session, row.id, EventKind.SUBMITTED, {"name": spec.name})
+    audit.record(session, "study.submit", row.id, project=row.project, details={"name": spec.name})
     session.flush()
     return row
 
@@ -144,6 +147,7 @@ def cancel(session: Session, study_id: str) -> StudyRow:
     else:
         row.state = state.to(StudyState.CANCELLING)
         add_event(session, study_id, EventKind.CANCELLING)
+    audit.record(session, "study.cancel", study_id, project=row.project)
     session.flush()
     session.refresh(row)
     return row

@@ -2,53 +2,25 @@
 
 Times (`*_at`) are seconds since the epoch by the database's clock (`session.db_now`). JSON columns hold plain JSON
 text, never JSONB: what is stored comes back bit for bit. `migrations/` creates exactly these tables; a test compares.
+Tables of one area live in `tables_*.py`, imported here.
 """
 
-from typing import Any
-
 from sqlalchemy import (
-    JSON,
     BigInteger,
     Boolean,
-    CheckConstraint,
-    Double,
     ForeignKey,
     Index,
-    Integer,
-    MetaData,
     String,
-    Text,
     UniqueConstraint,
     text,
 )
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm import Mapped, mapped_column
 
+from service.db import tables_access  # noqa: F401 - so that Base.metadata is whole for whoever imports this module
+from service.db.base import AutoId, Json, one_of
+from service.db.base import Base as Base
 from service.db.session import db_now
 from service.db.states import PhaseState, StudyState, TrialState
-
-Json = dict[str, Any]
-# SQLite numbers rows by itself only in a column of type INTEGER.
-AutoId = BigInteger().with_variant(Integer, "sqlite")
-
-NAMING = {
-    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-    "ck": "ck_%(table_name)s_%(constraint_name)s",
-    "fk": "fk_%(table_name)s_%(column_0_N_name)s",
-    "pk": "pk_%(table_name)s",
-}
-
-
-class Base(DeclarativeBase):
-    """All tables of the service; MLflow's and Optuna's live in databases of their own."""
-
-    metadata = MetaData(naming_convention=NAMING)
-    type_annotation_map = {Json: JSON(none_as_null=True), float: Double, str: Text}
-
-
-def _one_of(column: str, states: type[StudyState] | type[PhaseState] | type[TrialState]) -> CheckConstraint:
-    values = ", ".join(f"'{state.value}'" for state in states)
-    return CheckConstraint(f"{column} IN ({values})", name=column)
 
 
 class StudyRow(Base):
@@ -56,7 +28,7 @@ class StudyRow(Base):
 
     __tablename__ = "studies"
     __table_args__ = (
-        _one_of("state", StudyState),
+        one_of("state", StudyState),
         Index(None, "state", "id"),
         Index(None, "project", "id"),
     )
@@ -113,7 +85,7 @@ class PhaseRow(Base):
     """One phase of one study, recorded once. `payload` is what the phase decided, such as the recorded LRs."""
 
     __tablename__ = "phases"
-    __table_args__ = (_one_of("state", PhaseState),)
+    __table_args__ = (one_of("state", PhaseState),)
 
     study_id: Mapped[str] = mapped_column(ForeignKey("studies.id", ondelete="CASCADE"), primary_key=True)
     name: Mapped[str] = mapped_column(primary_key=True)
@@ -127,7 +99,7 @@ class TrialRow(Base):
     """One run, shared by every study and phase that asks for the same content key. A result never changes."""
 
     __tablename__ = "trials"
-    __table_args__ = (_one_of("status", TrialState),)
+    __table_args__ = (one_of("status", TrialState),)
 
     key: Mapped[str] = mapped_column(String(64), primary_key=True)
     spec: Mapped[Json]

@@ -8,13 +8,14 @@ import pytest
 from sqlalchemy import text
 
 from mutransfer.spec import StudySpec
-from service.db import studies
+from service.db import projects, studies
 from service.db.driver_store import DriverStore
 from service.db.leases import Leases
 from service.db.migrate import upgrade
 from service.db.session import Sessions, make_engine, session_factory
 from service.db.studies import Submission
 from service.db.tables import Base
+from service.db.tables_access import DEFAULT_PROJECT
 from tests import study_builders as build
 from tests.postgres_server import PostgresServer, database_factory, drop_databases
 
@@ -52,6 +53,8 @@ def sessions(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Session
         tables = ", ".join(Base.metadata.tables)
         with engine.begin() as connection:
             connection.execute(text(f"TRUNCATE {tables} RESTART IDENTITY CASCADE"))
+        with session_factory(engine).begin() as session:
+            projects.ensure(session, DEFAULT_PROJECT)  # as the migration does
     engine.dispose()
 
 
