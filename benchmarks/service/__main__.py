@@ -91,6 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="print one JSON document on standard output")
     parser.add_argument("--no-mlflow", action="store_true", help="leave MLflow out")
     parser.add_argument("--no-keep", action="store_true", help="leave docs/ as it is")
+    parser.add_argument("--note", default="", help="what else to say of the machine, such as other work on it")
     parser.add_argument("--rounds", type=int, default=3, help="how often each history has its turn")
     parser.add_argument("--requests", type=int, default=300, help="requests of each kind by the one reader")
     parser.add_argument("--pages", type=int, default=40, help="requests of each page")
@@ -116,7 +117,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             mlflow = peer.runs_per_second(Path(home))
     large, small = rounds[seed.LARGE.name], rounds[seed.SMALL.name]
     report = Report(
-        when=f"{datetime.now(UTC):%Y-%m-%d %H:%M}", machine=_machine(), server=said, mlflow_runs_per_second=mlflow,
+        when=f"{datetime.now(UTC):%Y-%m-%d %H:%M}", machine=_machine(options.note), server=said,
+        mlflow_runs_per_second=mlflow,
         figures=[
             Figure(
                 name=name, unit=unit, bar=bar, large_rounds=tuple(found[name] for found in large),
@@ -134,11 +136,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0 if report.holds else 1
 
 
-def _machine() -> str:
+def _machine(note: str) -> str:
     load_average = ", ".join(f"{value:.1f}" for value in os.getloadavg())
-    niceness = os.nice(0)
-    nice = f", priority raised by {-niceness} against other work there" if niceness < 0 else ""
-    return f"{processor()}, {os.cpu_count()} CPUs, load {load_average}{nice}"
+    return f"{processor()}, {os.cpu_count()} CPUs, load {load_average}{f', {note}' if note else ''}"
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import event, text
 
 import migrations
@@ -32,6 +33,18 @@ def current(url: str) -> str | None:
             return MigrationContext.configure(connection).get_current_revision()
     finally:
         engine.dispose()
+
+
+def head() -> str:
+    """The newest revision that this version knows."""
+    newest = ScriptDirectory.from_config(config()).get_current_head()
+    assert newest is not None  # noqa: S101 - the first tables are a revision
+    return newest
+
+
+def is_known(revision: str) -> bool:
+    """Whether this version can migrate from `revision`."""
+    return any(script.revision == revision for script in ScriptDirectory.from_config(config()).walk_revisions())
 
 
 def config() -> Config:

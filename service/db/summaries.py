@@ -5,6 +5,7 @@ All functions run inside a transaction that holds the study's lease row.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from math import isclose
 from typing import Any
 
 from sqlalchemy import ColumnElement, Integer, and_, cast, func, select, update
@@ -20,6 +21,16 @@ def recount(session: Session, study_id: str) -> None:
     planned, done, failed, seconds = session.execute(_counts(study_id)).one()
     counts = {"trials_planned": planned, "trials_done": done, "trials_failed": failed, "device_seconds": seconds}
     session.execute(update(SummaryRow).where(SummaryRow.study_id == study_id).values(counts))
+
+
+def agrees(session: Session, study_id: str) -> bool:
+    """Whether a study's summary says what a recount would, the last digits of seconds apart."""
+    *counts, seconds = session.execute(_counts(study_id)).one()
+    row = session.get(SummaryRow, study_id)
+    if row is None:
+        return False
+    kept = [row.trials_planned, row.trials_done, row.trials_failed]
+    return kept == list(counts) and isclose(row.device_seconds, seconds, rel_tol=1e-9, abs_tol=1e-6)
 
 
 def add_results(session: Session, study_id: str, device_seconds: Iterable[float]) -> None:
