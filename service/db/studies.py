@@ -155,26 +155,23 @@ def cancel(session: Session, study_id: str) -> StudyRow:
 
 def tallies(session: Session, study_ids: Sequence[str]) -> Mapping[str, Tally]:
     """The tally of each study."""
-    query = select(SummaryRow).options(defer(SummaryRow.brief)).where(SummaryRow.study_id.in_(study_ids))
-    found = {row.study_id: row for row in session.scalars(query)}
-    phases = _latest_phases(session, study_ids)
-    return {study_id: _tally(found[study_id], phases.get(study_id)) for study_id in study_ids}
-
-
-def _tally(row: SummaryRow, phase: str | None) -> Tally:
-    return Tally(
-        trials_planned=row.trials_planned, trials_done=row.trials_done, trials_failed=row.trials_failed,
-        device_seconds=row.device_seconds, phase=phase,
-    )  # fmt: skip
-
-
-def _latest_phases(session: Session, study_ids: Sequence[str]) -> Mapping[str, str]:
-    query = (
-        select(PhaseRow.study_id, PhaseRow.name)
-        .where(PhaseRow.study_id.in_(study_ids))
-        .order_by(PhaseRow.started_at, PhaseRow.name)
+    begun_last = (
+        select(PhaseRow.name)
+        .where(PhaseRow.study_id == SummaryRow.study_id)
+        .order_by(PhaseRow.started_at.desc(), PhaseRow.name.desc())
+        .limit(1)
+        .scalar_subquery()
     )
-    return dict(session.execute(query).all())  # the last one of each study wins
+    query = select(
+        SummaryRow.study_id, SummaryRow.trials_planned, SummaryRow.trials_done, SummaryRow.trials_failed,
+        SummaryRow.device_seconds, begun_last,
+    ).where(SummaryRow.study_id.in_(study_ids))  # fmt: skip
+    return {
+        study_id: Tally(
+            trials_planned=planned, trials_done=done, trials_failed=failed, device_seconds=seconds, phase=phase
+        )
+        for study_id, planned, done, failed, seconds, phase in session.execute(query)
+    }
 
 
 def phases(session: Session, study_id: str) -> list[PhaseRow]:

@@ -61,7 +61,20 @@ print("imported:", *sorted({name.partition(".")[0] for name in sys.modules}))
     shown, _, imported = done.stdout.partition("imported:")
     heavy = {"pydantic", "numpy", "yaml", "httpx", "sqlalchemy", "fastapi", "mlflow", "torch", "ray", "structlog"}
     assert heavy & set(imported.split()) == set()
-    for command in ("run", "submit", "watch", "list", "show", "cancel", "recipe", "judge", "plan", "verify", "up", "db"):
+    for command in (
+        "run",
+        "submit",
+        "watch",
+        "list",
+        "show",
+        "cancel",
+        "recipe",
+        "judge",
+        "plan",
+        "verify",
+        "up",
+        "db",
+    ):
         assert f" {command} " in shown
 
 
