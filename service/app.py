@@ -4,24 +4,27 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from fastapi import APIRouter, FastAPI
-from sqlalchemy import text
+from fastapi import APIRouter, Depends, FastAPI
 import uvicorn
 
 from mutransfer import __version__
 from mutransfer.result import StudyResult
 from mutransfer.spec import StudySpec
-from service import dashboard, problems
-from service.auth.access import AccessChecks
+from service import dashboard, monitoring, problems
+from service.auth import login, scopes
+from service.auth.access import AccessChecks, Limits
+from service.auth.doorkeeper import Doorkeeper
 from service.auth.headers import SecurityHeaders
+from service.auth.routes import router as access_router
+from service.auth.scopes import READ
 from service.bodies import BodyLimit
-from service.context import Context, ContextDep
-from service.db.session import make_engine, reading, session_factory
+from service.context import Context
+from service.db.session import make_engine, session_factory
 from service.logging import AccessLog
 from service.settings import Settings
 from service.studies import openapi
 from service.studies.routes import router as studies_router
-from service.studies.schemas import API, Health
+from service.studies.schemas import API
 from service.studies.stream import Watch
 from service.trials.routes import router as trials_router
 
@@ -30,27 +33,18 @@ and read its verdict with intervals. Errors are problem documents (RFC 9457) tha
 SHUTDOWN_SECONDS = 5
 
 _schemas = APIRouter(prefix="/schema", tags=["schema"])
-_health = APIRouter()
 
 
-@_schemas.get("/study")
+@_schemas.get("/study", dependencies=[READ])
 def study_schema() -> dict[str, Any]:
     """The JSON Schema of a study."""
     return StudySpec.model_json_schema()
 
 
-@_schemas.get("/result")
+@_schemas.get("/result", dependencies=[READ])
 def result_schema() -> dict[str, Any]:
     """The JSON Schema of a result."""
     return StudyResult.model_json_schema()
-
-
-@_health.get("/healthz", responses={503: openapi.problem("The database does not answer.")})
-def health(context: ContextDep) -> Health:
-    """That the service answers and reaches its database (503 when it does not)."""
-    with reading(context.sessions) as session:
-        session.execute(text("SELECT 1 FROM studies LIMIT 1"))
-    return Health(version=__version__)
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -71,19 +65,26 @@ def create_app(settings: Settings) -> FastAPI:
         docs_url=None,  # FastAPI's pages load their scripts from elsewhere
         redoc_url=None,
         lifespan=lifespan,
+        dependencies=[Depends(scopes.undeclared)],
     )
+    doorkeeper, limits = Doorkeeper(settings, sessions), Limits(settings.rate_limit)
     app.state.context = Context(settings=settings, sessions=sessions)
     app.state.watch = Watch(sessions)
+    app.state.doorkeeper = doorkeeper
+    app.state.revision = monitoring.newest_revision()
     app.include_router(studies_router, prefix=API, tags=["studies"])
     app.include_router(trials_router, prefix=API, tags=["trials"])
     app.include_router(_schemas, prefix=API)
-    app.include_router(_health)
+    app.include_router(access_router, prefix=API, tags=["access"])
+    app.include_router(monitoring.router, tags=["monitoring"])
+    app.include_router(login.router(doorkeeper, limits))
     app.include_router(dashboard.router(settings, sessions), include_in_schema=False)
+    scopes.guard_undeclared(app)
     problems.install(app)
     openapi.install(app)
     # The last one added is the outermost: a refused request is logged and answered with all headers, its body unread.
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
-    app.add_middleware(AccessChecks, settings=settings)
+    app.add_middleware(AccessChecks, settings=settings, doorkeeper=doorkeeper, limits=limits)
     app.add_middleware(SecurityHeaders)
     app.add_middleware(AccessLog)
     return app

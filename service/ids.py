@@ -6,6 +6,7 @@ import time
 
 ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 STUDY_PREFIX = "st_"
+TOKEN_PREFIX = "tk_"  # noqa: S105 - the beginning of ids, not a secret
 STUDY_ID = re.compile(rf"{STUDY_PREFIX}[0-7][{ALPHABET}]{{25}}")
 
 
@@ -18,6 +19,11 @@ def ulid(milliseconds: int, randomness: int) -> str:
 def new_study_id() -> str:
     """A study's id, unlike any other."""
     return STUDY_PREFIX + ulid(time.time_ns() // 1_000_000, secrets.randbits(80))
+
+
+def new_token_id() -> str:
+    """An API token's id, unlike any other."""
+    return TOKEN_PREFIX + ulid(time.time_ns() // 1_000_000, secrets.randbits(80))
 
 
 def is_study_id(text: str) -> bool:

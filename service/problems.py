@@ -29,6 +29,7 @@ from mutransfer.errors import (
 )
 from service.auth.headers import SECURITY_HEADERS
 from service.db.session import is_transient
+from service.logging import REQUEST_ID_HEADER
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = 2
@@ -169,5 +170,6 @@ def _database(request: Request, error: Exception) -> Response:
 def _bug(request: Request, error: Exception) -> Response:
     log.error("unhandled error", path=request.url.path, exc_info=error)
     # This one handler runs outside all middleware, so that it brings the headers itself.
+    headers = SECURITY_HEADERS | {REQUEST_ID_HEADER: request.scope.get("state", {}).get("request_id", "")}
     detail = "a fault of the service: its log has the details"
-    return problem_response(HTTPStatus.INTERNAL_SERVER_ERROR, detail, kind="bug", headers=SECURITY_HEADERS)
+    return problem_response(HTTPStatus.INTERNAL_SERVER_ERROR, detail, kind="bug", headers=headers)

@@ -31,7 +31,9 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8400
     mlflow_url: str = ""  # empty: no tracking server
-    token: SecretStr | None = None  # when set, every request but /healthz must carry it
+    token: SecretStr | None = None  # an administrator's token besides those of the database; callers need one then
+    auth: Literal["auto", "required"] = "auto"  # auto: no token is needed on one person's machine (auth.doorkeeper)
+    rate_limit: Annotated[float, Field(gt=0.0)] = 100.0  # requests a second of one token; five times as many at once
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = LOOPBACK_HOSTS  # names clients may call this service by
     embedded: bool = True  # one person's machine: home and working directory count as data roots
     working_dir: Path = Field(default_factory=Path.cwd)

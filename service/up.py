@@ -15,16 +15,16 @@ import threading
 import time
 
 import httpx
-from pydantic import SecretStr
 
 from mutransfer.errors import ConflictError, MutransferError
+from service.auth.doorkeeper import is_personal
 from service.dispatch.launchers import tail
 from service.export.server import mlflow_command, mlflow_environment
 from service.loops import stop_on_signals
 from service.ports import free_port, require_free
 from service.processes import adopt_orphans
 from service.runtime import ensure_token, forget_runtime, read_runtime, write_runtime
-from service.settings import LOOPBACK_HOSTS, Settings
+from service.settings import Settings
 from service.supervisor import Kept, Program, Say, Supervisor
 
 POLL_SECONDS = 0.1
@@ -92,7 +92,7 @@ def _program(name: str, env: dict[str, str], *arguments: str) -> Program:
 
 
 def _wait_until_ready(supervisor: Supervisor, controller: Kept, url: str, stop: threading.Event) -> bool:
-    """Whether the controller answers; False when asked to stop meanwhile."""
+    """Whether the controller is ready; False when asked to stop meanwhile."""
     deadline = time.monotonic() + READY_SECONDS
     while not stop.wait(POLL_SECONDS):
         supervisor.tick()
@@ -105,26 +105,23 @@ def _wait_until_ready(supervisor: Supervisor, controller: Kept, url: str, stop: 
 
 def _answers(url: str) -> bool:
     try:
-        return httpx.get(f"{url}/healthz", timeout=5.0, trust_env=False).status_code == httpx.codes.OK
+        return httpx.get(f"{url}/readyz", timeout=5.0, trust_env=False).status_code == httpx.codes.OK
     except httpx.HTTPError:
         return False
 
 
 def _with_port_and_token(settings: Settings, options: UpOptions) -> Settings:
+    """The home has a token always, so that its owner's command line goes on working once tokens are demanded."""
+    ensure_token(settings.home)
     update: dict[str, object] = {"port": require_free(settings.host, settings.port)}
-    if settings.token is None and (options.token or is_shared(settings)):
-        update["token"] = SecretStr(ensure_token(settings.home))
+    if options.token or not is_personal(settings):
+        update["auth"] = "required"
     return settings.model_copy(update=update)
-
-
-def is_shared(settings: Settings) -> bool:
-    """Whether others may reach the port: under Slurm, where nodes have many users, or from beyond this machine."""
-    return "SLURM_JOB_ID" in os.environ or settings.host not in LOOPBACK_HOSTS
 
 
 def _runtime(settings: Settings) -> dict[str, object]:
     return {
-        "url": settings.url, "mlflow_url": settings.mlflow_url, "pid": os.getpid(), "token": settings.token is not None,
+        "url": settings.url, "mlflow_url": settings.mlflow_url, "pid": os.getpid(), "token": True,
         "started_at": time.time(),
     }  # fmt: skip
 

@@ -59,15 +59,14 @@ def _tokens() -> None:
         sa.CheckConstraint("scope IN ('read', 'submit', 'admin')", name=op.f("ck_api_tokens_scope")),
         sa.ForeignKeyConstraint(["project"], ["projects.name"], name="fk_api_tokens_project"),
         sa.PrimaryKeyConstraint("id", name="pk_api_tokens"),
-        sa.UniqueConstraint("prefix", name="uq_api_tokens_prefix"),
+        sa.UniqueConstraint("digest", name="uq_api_tokens_digest"),
     )
     op.create_table(
         "login_sessions",
         sa.Column("digest", sa.String(64), nullable=False),
-        sa.Column("token_id", sa.String(30), nullable=False),
+        sa.Column("credential", sa.String(64), nullable=False),
         sa.Column("created_at", sa.Double(), nullable=False),
         sa.Column("expires_at", sa.Double(), nullable=False),
-        sa.ForeignKeyConstraint(["token_id"], ["api_tokens.id"], name="fk_login_sessions_token_id", ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("digest", name="pk_login_sessions"),
     )
     op.create_index("ix_login_sessions_expires_at", "login_sessions", ["expires_at"])

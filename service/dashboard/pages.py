@@ -14,6 +14,7 @@ from starlette.types import Scope
 
 from mutransfer.errors import NotFoundError
 from mutransfer.spec import StudySpec
+from service.auth.scopes import OPEN, READ
 from service.dashboard import queries
 from service.dashboard.assets import FOREVER, Assets, packed
 from service.dashboard.queries import Filters
@@ -160,17 +161,18 @@ class _PageRoute(APIRoute):
 def router(settings: Settings, sessions: Sessions) -> APIRouter:
     """All routes of the dashboard. Include it last: it answers every unknown address with its own page."""
     pages, routes = Dashboard(settings, sessions), APIRouter(include_in_schema=False)
-    for path, handler in (
-        ("/", pages.home),
-        ("/studies/{study_id}", pages.study),
-        ("/studies/{study_id}/figures.json", pages.figures),
-        ("/studies/{study_id}/figures/{key}.csv", pages.table),
-        ("/studies/{study_id}/report.{kind}", pages.report),
-        ("/static/{path:path}", pages.static),
-        ("/favicon.ico", pages.icon),
-        ("/{path:path}", pages.anything),
+    for path, handler, demand in (
+        ("/", pages.home, READ),
+        ("/studies/{study_id}", pages.study, READ),
+        ("/studies/{study_id}/figures.json", pages.figures, READ),
+        ("/studies/{study_id}/figures/{key}.csv", pages.table, READ),
+        ("/studies/{study_id}/report.{kind}", pages.report, READ),
+        ("/static/{path:path}", pages.static, OPEN),
+        ("/favicon.ico", pages.icon, OPEN),
+        ("/{path:path}", pages.anything, READ),
     ):
         routes.add_api_route(
-            path, handler, methods=["GET"], response_class=HTMLResponse, route_class_override=_PageRoute
-        )
+            path, handler, methods=["GET"], response_class=HTMLResponse, route_class_override=_PageRoute,
+            dependencies=[demand],
+        )  # fmt: skip
     return routes

@@ -23,6 +23,7 @@ class Actor:
     request_id: str = ""
 
 
+NOBODY = Actor(id="nobody", scope=Scope.READ, project="")  # shows no token: the project of that name has no rows
 SERVICE = Actor(id="service")  # processes of ours: dispatcher, scheduler, exporter, drivers
 _acting: ContextVar[Actor] = ContextVar("mutransfer_actor", default=SERVICE)
 

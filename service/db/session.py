@@ -20,6 +20,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
 from mutransfer.errors import TransientError
+from service.db.visibility import narrow
 
 BUSY_TIMEOUT_SECONDS = 30.0
 CONNECT_TIMEOUT_SECONDS = 10
@@ -89,8 +90,13 @@ def _begin_sqlite(connection: Connection) -> None:
 
 
 def session_factory(engine: Engine) -> Sessions:
-    """Makes sessions: `with sessions.begin() as session:` is one writing transaction, committed at its end."""
-    return sessionmaker(engine, expire_on_commit=False)
+    """Makes sessions: `with sessions.begin() as session:` is one writing transaction, committed at its end.
+
+    A session shows a caller that is bound to a project the rows of that project only (`visibility`).
+    """
+    made = sessionmaker(engine, expire_on_commit=False)
+    event.listen(made, "do_orm_execute", narrow)
+    return made
 
 
 @contextmanager

@@ -69,7 +69,9 @@ def _submit(session: Session, submission: Submission) -> tuple[StudyRow, bool]:
     known = session.get(IdempotencyRow, key) if key else None
     if known is not None:
         if known.body_digest != submission.body_digest():
-            raise ConflictError(f"Idempotency-Key {key!r} was used for another study: {known.study_id}")
+            seen = session.get(StudyRow, known.study_id)
+            other = f"another study: {seen.id}" if seen else "another project's study"
+            raise ConflictError(f"Idempotency-Key {key!r} was used for {other}")
         return get(session, known.study_id), False
     row = _insert(session, submission)
     if key:

@@ -27,11 +27,11 @@ class ProjectRow(Base):
 class ApiTokenRow(Base):
     """Who may call the API: the SHA-256 of a secret of 256 random bits, never the secret. No project means all.
 
-    `prefix` is the secret's public beginning, by which it is found; the rest is compared by its digest.
+    `prefix` is the secret's beginning, by which a person recognises it. Rows are never deleted.
     """
 
     __tablename__ = "api_tokens"
-    __table_args__ = (one_of("scope", Scope), UniqueConstraint("prefix"))
+    __table_args__ = (one_of("scope", Scope), UniqueConstraint("digest"))
 
     id: Mapped[str] = mapped_column(String(30), primary_key=True)
     name: Mapped[str]
@@ -47,13 +47,16 @@ class ApiTokenRow(Base):
 
 
 class LoginSessionRow(Base):
-    """A browser that has logged in with a token: the SHA-256 of its cookie. It ends with its token at the latest."""
+    """A browser that has logged in: the SHA-256 of its cookie, and that of the token it stands for.
+
+    The token is looked up at every request, so that a session never outlives it.
+    """
 
     __tablename__ = "login_sessions"
     __table_args__ = (Index(None, "expires_at"),)
 
     digest: Mapped[str] = mapped_column(String(64), primary_key=True)
-    token_id: Mapped[str] = mapped_column(ForeignKey("api_tokens.id", ondelete="CASCADE"))
+    credential: Mapped[str] = mapped_column(String(64))
     created_at: Mapped[float] = mapped_column(default=db_now())
     expires_at: Mapped[float]
 

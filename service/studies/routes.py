@@ -13,6 +13,7 @@ from mutransfer.result import StudyResult
 from mutransfer.snippet import recipe_markdown, recipe_yaml, snippet
 from mutransfer.spec import StudySpec
 from service import cursors
+from service.auth.scopes import READ, SUBMIT
 from service.conditional import ConditionalRoute
 from service.context import ContextDep
 from service.db import studies
@@ -85,7 +86,7 @@ StudyBody = Annotated[StudySpec, Depends(_study_of)]
 
 
 @router.post(
-    "/studies", status_code=201, openapi_extra=STUDY_BODY,
+    "/studies", status_code=201, dependencies=[SUBMIT], openapi_extra=STUDY_BODY,
     responses={200: {"model": StudyRead, "description": "Submitted before with this key."}} | BODY | CONFLICT,
 )  # fmt: skip
 def submit_study(
@@ -112,13 +113,13 @@ def submit_study(
         return read.study(session, row.id)
 
 
-@router.post("/plan", openapi_extra=STUDY_BODY, responses=BODY)
+@router.post("/plan", dependencies=[READ], openapi_extra=STUDY_BODY, responses=BODY)
 def plan_study(spec: StudyBody) -> PlanEstimate:
     """What a study would take, without running it: trials, tokens and device-seconds by phase and width."""
     return estimate_study(spec)
 
 
-@router.get("/studies", response_model=StudyPage)
+@router.get("/studies", dependencies=[READ], response_model=StudyPage)
 def list_studies(
     context: ContextDep,
     state: StudyState | None = None,
@@ -134,7 +135,7 @@ def list_studies(
         return _json(rendered.page_text(session, rows[:limit], following))
 
 
-@router.get("/studies/{study_id}", response_model=StudyRead, responses=NOT_FOUND)
+@router.get("/studies/{study_id}", dependencies=[READ], response_model=StudyRead, responses=NOT_FOUND)
 def show_study(study_id: StudyId, context: ContextDep) -> Response:
     """One study and how far it is."""
     with reading(context.sessions) as session:
@@ -145,7 +146,7 @@ def _json(text: str) -> Response:
     return Response(text, media_type="application/json")
 
 
-@router.post("/studies/{study_id}/cancel", responses=NOT_FOUND | CONFLICT)
+@router.post("/studies/{study_id}/cancel", dependencies=[SUBMIT], responses=NOT_FOUND | CONFLICT)
 def cancel_study(study_id: StudyId, context: ContextDep) -> StudyRead:
     """Stop a study: a queued one at once, a running one as soon as its driver has stopped its trials."""
     transact(context.sessions, lambda session: studies.cancel(session, study_id))
@@ -153,21 +154,21 @@ def cancel_study(study_id: StudyId, context: ContextDep) -> StudyRead:
         return read.study(session, study_id)
 
 
-@router.get("/studies/{study_id}/result", responses=NOT_FOUND)
+@router.get("/studies/{study_id}/result", dependencies=[READ], responses=NOT_FOUND)
 def study_result(study_id: StudyId, context: ContextDep) -> StudyResult:
     """The result document; while the study runs, over what has finished so far."""
     with reading(context.sessions) as session:
         return read.result_document(session, study_id)
 
 
-@router.get("/studies/{study_id}/audit", responses=NOT_FOUND)
+@router.get("/studies/{study_id}/audit", dependencies=[READ], responses=NOT_FOUND)
 def study_audit(study_id: StudyId, context: ContextDep) -> AuditRead:
     """The audit of each arm: exponents in width of weights and outputs, held to the rules. 404 before it has run."""
     with reading(context.sessions) as session:
         return AuditRead(audits=read.audits(session, study_id))
 
 
-@router.get("/studies/{study_id}/curves", responses=NOT_FOUND)
+@router.get("/studies/{study_id}/curves", dependencies=[READ], responses=NOT_FOUND)
 def study_curves(study_id: StudyId, context: ContextDep) -> CurvesRead:
     """Loss against learning rate, a curve an arm and axis value, with fitted minima and intervals."""
     with reading(context.sessions) as session:
@@ -179,7 +180,7 @@ def study_curves(study_id: StudyId, context: ContextDep) -> CurvesRead:
     return CurvesRead(axis=result.axis, arms=arms)
 
 
-@router.get("/studies/{study_id}/verdict", responses=NOT_FOUND)
+@router.get("/studies/{study_id}/verdict", dependencies=[READ], responses=NOT_FOUND)
 def study_verdict(study_id: StudyId, context: ContextDep) -> VerdictRead:
     """Whether each arm's learning rate transfers, and why."""
     with reading(context.sessions) as session:
@@ -193,7 +194,7 @@ def study_verdict(study_id: StudyId, context: ContextDep) -> VerdictRead:
 
 
 @router.get(
-    "/studies/{study_id}/recipe", response_model=Recipe,
+    "/studies/{study_id}/recipe", dependencies=[READ], response_model=Recipe,
     responses=RECIPE_ANSWERS | NOT_FOUND | CONFLICT,
 )  # fmt: skip
 def study_recipe(
@@ -214,7 +215,7 @@ def study_recipe(
 
 
 @router.get(
-    "/studies/{study_id}/events", response_class=Response,
+    "/studies/{study_id}/events", dependencies=[READ], response_class=Response,
     responses=EVENT_ANSWERS | NOT_FOUND,
 )  # fmt: skip
 async def study_events(
@@ -226,6 +227,7 @@ async def study_events(
 ) -> Response:
     """Follow a study: its events as they happen, and its progress (`event: progress`) whenever it changes."""
     watch: Watch = request.app.state.watch
+    await watch.check_visible(study_id)
     start = max(last_event_id, after)
     seen = await watch.pulse(study_id)
     if seen.is_over and 0 < seen.last_event <= start:

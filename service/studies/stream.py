@@ -16,6 +16,7 @@ from starlette.concurrency import run_in_threadpool
 
 from mutransfer.errors import TransientError
 from service.context import Context
+from service.db.actors import SERVICE, acting, current_actor
 from service.db.events import Event, events_after
 from service.db.session import Sessions, is_transient, reading
 from service.studies.read import Pulse, pulse
@@ -38,12 +39,18 @@ class Watch:
         """How far the study is, as of POLL_SECONDS ago at most. Raises NotFoundError."""
         begun, look = self._looks.get(study_id, (0.0, None))
         if look is None or time.monotonic() - begun >= POLL_SECONDS:
-            look = asyncio.create_task(run_in_threadpool(self._pulse, study_id))
+            with acting(SERVICE):  # a look is for all watchers; who may watch, `check_visible` says
+                look = asyncio.create_task(run_in_threadpool(self._pulse, study_id))
             self._looks[study_id] = time.monotonic(), look
             self._looks.move_to_end(study_id)
             if len(self._looks) > STUDIES_KEPT:
                 self._looks.popitem(last=False)
         return await asyncio.shield(look)  # a watcher that leaves must not take the others' look with it
+
+    async def check_visible(self, study_id: str) -> None:
+        """That the acting caller may watch a study. Raises NotFoundError."""
+        if current_actor().project is not None:
+            await run_in_threadpool(self._pulse, study_id)
 
     async def events(self, study_id: str, after: int) -> list[Event]:
         """The next events beyond `after`."""

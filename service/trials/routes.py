@@ -6,6 +6,7 @@ from fastapi import APIRouter, Path, Query
 
 from mutransfer.spec import StudySpec
 from service import cursors
+from service.auth.scopes import READ
 from service.conditional import ConditionalRoute
 from service.context import ContextDep
 from service.db import studies, trial_pages
@@ -17,7 +18,7 @@ from service.trials.schemas import TrialDetail, TrialPage, TrialRead
 router = APIRouter(route_class=ConditionalRoute, responses=COMMON | NOT_FOUND)
 
 
-@router.get("/studies/{study_id}/trials")
+@router.get("/studies/{study_id}/trials", dependencies=[READ])
 def list_trials(
     study_id: StudyId,
     context: ContextDep,
@@ -34,7 +35,7 @@ def list_trials(
     return TrialPage(items=items, next_cursor=following)
 
 
-@router.get("/studies/{study_id}/trials/{key}")
+@router.get("/studies/{study_id}/trials/{key}", dependencies=[READ])
 def show_trial(
     study_id: StudyId,
     key: Annotated[str, Path(pattern=r"^[0-9a-f]{1,64}$", description="The trial's content key.")],

@@ -237,7 +237,8 @@ def test_an_outage_of_the_database_is_503(api: Api) -> None:
     for leftover in database.parent.glob("mutransfer.db*"):
         leftover.unlink()
     database.mkdir()
-    for path in ("/healthz", STUDIES):
+    assert api.get("/healthz").status_code == 200  # restarting this process would not mend the database
+    for path in ("/readyz", STUDIES):
         response = api.get(path)
         assert (response.status_code, response.headers["retry-after"]) == (503, "2")
         assert response.headers["content-type"] == "application/problem+json"
