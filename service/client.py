@@ -35,7 +35,9 @@ TIMEOUT_SECONDS = 30.0
 RETRY_DELAYS_SECONDS = (0.2, 0.5, 1.0, 2.0, 4.0)
 STREAM_SILENCE_SECONDS = 60.0  # the service sends a comment every 15 s
 PROGRESS = "progress"
-_BUSY = (HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT)
+_BUSY = (
+    HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT,
+)  # fmt: skip
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 M = TypeVar("M", bound=BaseModel)
@@ -268,6 +270,6 @@ def _raise_problem(response: httpx.Response) -> NoReturn:
     }
     if status in errors:
         raise errors[status](detail)
-    if status < HTTPStatus.INTERNAL_SERVER_ERROR:
+    if status < HTTPStatus.INTERNAL_SERVER_ERROR and status not in _BUSY:
         raise SpecError(problems or [Problem(field="", message=detail)])
     raise TransientError(detail)

@@ -52,8 +52,9 @@ def problem(description: str) -> dict[str, Any]:
 #: Answers that any route may give.
 COMMON: dict[int | str, dict[str, Any]] = {
     401: problem("No token, or a wrong one."),
-    403: problem("The Host or Origin is not ours."),
+    403: problem("The token may not do this, or the Host or Origin is not ours."),
     422: problem("The input is wrong: `errors` names each field."),
+    429: problem("Too many requests; try again after `Retry-After` seconds."),
     503: problem("The database does not answer; try again."),
 }
 NOT_FOUND: dict[int | str, dict[str, Any]] = {404: problem("There is no such study.")}
@@ -73,6 +74,8 @@ def install(app: FastAPI) -> None:
     def openapi() -> dict[str, Any]:
         document = derive()
         schemas = document["components"]["schemas"]
+        document["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+        document["security"] = [{"token": []}, {}]  # none is needed on a personal machine
         if STUDY_INPUT not in schemas:
             study = StudySpec.model_json_schema(ref_template=REFERENCE.format(model="Input{model}"))
             parts = study.pop("$defs")

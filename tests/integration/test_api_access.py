@@ -89,7 +89,7 @@ def test_a_bug_is_answered_without_its_details(make_api: Callable[..., Api], mon
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("secret detail")
 
-    monkeypatch.setattr("service.studies.read.study_reads", broken)
+    monkeypatch.setattr("service.studies.rendered.page_text", broken)
     with capture_logs() as logs:
         response = api.get(STUDIES)
     assert [entry["path"] for entry in logs if entry["event"] == "unhandled error"] == [STUDIES]
