@@ -7,6 +7,7 @@ and so are submissions: each carries an idempotency key.
 
 from collections.abc import Callable, Iterator, Mapping
 from http import HTTPStatus
+from itertools import islice
 import json
 import time
 from typing import Any, NoReturn, Self, TypeVar
@@ -28,6 +29,18 @@ from mutransfer.errors import (
 from mutransfer.plan import PlanEstimate
 from mutransfer.recipe import Recipe
 from mutransfer.result import StudyResult
+from service.auth.schemas import (
+    AuditEntry,
+    AuditPage,
+    Page,
+    ProjectPage,
+    ProjectRead,
+    TokenCreate,
+    TokenMade,
+    TokenPage,
+    TokenRead,
+    Whoami,
+)
 from service.studies.schemas import API, CurvesRead, EventRead, Health, StudyPage, StudyRead, VerdictRead
 from service.trials.schemas import TrialDetail, TrialPage, TrialRead
 
@@ -41,6 +54,7 @@ _BUSY = (
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 M = TypeVar("M", bound=BaseModel)
+Item = TypeVar("Item")
 
 
 class Client:
@@ -170,6 +184,48 @@ class Client:
         for _event in self.watch(study_id):
             pass
         return self.get(study_id)
+
+    def whoami(self) -> Whoami:
+        """Who this client is to the service."""
+        return self._get(f"{API}/whoami", Whoami)
+
+    def create_token(self, wanted: TokenCreate) -> TokenMade:
+        """Make a token; its secret is in the answer and nowhere else. Never repeated: that would make a second one."""
+        try:
+            response = self._http.post(f"{API}/tokens", json=wanted.model_dump(mode="json"))
+        except httpx.TransportError as error:
+            raise TransientError(f"{self.url} does not answer: {error}") from error
+        return _parse(_checked(response), TokenMade)
+
+    def tokens(self) -> Iterator[TokenRead]:
+        """All tokens, newest first."""
+        return self._items(f"{API}/tokens", TokenPage)
+
+    def revoke_token(self, token_id: str) -> TokenRead:
+        """End a token. Safe to repeat."""
+        return _parse(self._repeat(lambda: self._http.delete(f"{API}/tokens/{token_id}")), TokenRead)
+
+    def projects(self) -> Iterator[ProjectRead]:
+        """All projects, by name."""
+        return self._items(f"{API}/projects", ProjectPage)
+
+    def set_project(self, name: str, limits: Mapping[str, float | int | None]) -> ProjectRead:
+        """Make a project or change the limits that are given; None removes one. Safe to repeat."""
+        path = f"{API}/projects/{name}"
+        return _parse(self._repeat(lambda: self._http.put(path, json=dict(limits))), ProjectRead)
+
+    def audit_log(self, wanted: Mapping[str, str | None], *, limit: int) -> Iterator[AuditEntry]:
+        """The newest `limit` entries of the audit log; `wanted`: project, actor, action, target."""
+        return islice(self._items(f"{API}/audit-log", AuditPage, wanted), limit)
+
+    def _items(self, path: str, page: type[Page[Item]], params: Mapping[str, Any] | None = None) -> Iterator[Item]:
+        cursor: str | None = None
+        while True:
+            found = self._get(path, page, {**(params or {}), "limit": 200, "cursor": cursor})
+            yield from found.items
+            cursor = found.next_cursor
+            if cursor is None:
+                return
 
     def _stream(self, study_id: str, after: int) -> Iterator[EventRead]:
         timeout = httpx.Timeout(TIMEOUT_SECONDS, read=STREAM_SILENCE_SECONDS)

@@ -26,10 +26,8 @@ from service.db import audit, projects, tokens
 from service.db.actors import current_actor
 from service.db.audit import AuditFilter
 from service.db.session import reading, transact
-from service.db.tokens import TokenRequest
 from service.studies.openapi import BODY, COMMON, CONFLICT, problem
 
-DAY_SECONDS = 24 * 3600.0
 MAX_ID = 2**63 - 1
 NO_TOKEN: dict[int | str, dict[str, Any]] = {404: problem("There is no such token.")}
 NO_PROJECT: dict[int | str, dict[str, Any]] = {404: problem("There is no such project.")}
@@ -54,13 +52,9 @@ def whoami() -> Whoami:
 def create_token(body: TokenCreate, context: ContextDep, request: Request, response: Response) -> TokenMade:
     """Make a token. Its secret is in this answer and nowhere else. From the first one on, all callers need a token."""
     doorkeeper: Doorkeeper = request.app.state.doorkeeper
-    days = body.expires_in_days
-    wanted = TokenRequest(
-        name=body.name, scope=body.scope, project=body.project,
-        lifetime_seconds=None if days is None else days * DAY_SECONDS,
-    )  # fmt: skip
     row, secret = transact(
-        context.sessions, lambda session: tokens.create(session, wanted, other_admin=doorkeeper.has_home_token)
+        context.sessions,
+        lambda session: tokens.create(session, body.request(), other_admin=doorkeeper.has_home_token),
     )
     doorkeeper.changed()
     response.headers["Location"] = f"/api/v1/tokens/{row.id}"

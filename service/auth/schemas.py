@@ -1,21 +1,32 @@
 """What the API says of tokens, projects and the audit log."""
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from service.db.actors import Actor
 from service.db.states import Scope
 from service.db.tables_access import ApiTokenRow, AuditRow, ProjectRow
+from service.db.tokens import TokenRequest
 from service.studies.schemas import utc
 
 PROJECT_PATTERN = r"^[a-z0-9][a-z0-9-]{0,63}$"  # as in a study
 MAX_LIFETIME_DAYS = 3650.0
+DAY_SECONDS = 24 * 3600.0
 MAX_TRIALS = 1_000_000
 MAX_HOURS = 1e9
 
+Item = TypeVar("Item")
+
 ProjectName = Annotated[str, Field(pattern=PROJECT_PATTERN, examples=["default"])]
+
+
+class Page(BaseModel, Generic[Item]):
+    """One page of a list; `next_cursor` fetches the next page, None on the last."""
+
+    items: list[Item]
+    next_cursor: str | None
 
 
 class TokenCreate(BaseModel):
@@ -29,6 +40,12 @@ class TokenCreate(BaseModel):
     expires_in_days: Annotated[float, Field(gt=0.0, le=MAX_LIFETIME_DAYS)] | None = Field(
         default=None, description="null: until it is revoked."
     )
+
+    def request(self) -> TokenRequest:
+        """The same for the database."""
+        days = self.expires_in_days
+        lifetime = None if days is None else days * DAY_SECONDS
+        return TokenRequest(name=self.name, scope=self.scope, project=self.project, lifetime_seconds=lifetime)
 
 
 class TokenRead(BaseModel):
@@ -70,11 +87,8 @@ def _token_fields(row: ApiTokenRow) -> dict[str, Any]:
     }  # fmt: skip
 
 
-class TokenPage(BaseModel):
-    """Tokens, newest first; `next_cursor` fetches the next page, None on the last."""
-
-    items: list[TokenRead]
-    next_cursor: str | None
+class TokenPage(Page[TokenRead]):
+    """Tokens, newest first."""
 
 
 class ProjectSet(BaseModel):
@@ -103,11 +117,8 @@ class ProjectRead(BaseModel):
         )  # fmt: skip
 
 
-class ProjectPage(BaseModel):
-    """Projects by name; `next_cursor` fetches the next page, None on the last."""
-
-    items: list[ProjectRead]
-    next_cursor: str | None
+class ProjectPage(Page[ProjectRead]):
+    """Projects by name."""
 
 
 class AuditEntry(BaseModel):
@@ -133,11 +144,8 @@ class AuditEntry(BaseModel):
         )  # fmt: skip
 
 
-class AuditPage(BaseModel):
-    """Entries of the audit log, newest first; `next_cursor` fetches the next page, None on the last."""
-
-    items: list[AuditEntry]
-    next_cursor: str | None
+class AuditPage(Page[AuditEntry]):
+    """Entries of the audit log, newest first."""
 
 
 class Whoami(BaseModel):
