@@ -1,7 +1,7 @@
 """What only a worker can know of a study before its first trial: recorded once, read by plan, recipe and page."""
 
 from mutransfer.base import Value
-from mutransfer.errors import ScalingError
+from mutransfer.errors import ConflictError, ScalingError
 from mutransfer.roles import ParameterInfo, ParameterRole, parameter_info
 from mutransfer.trial import Environment
 
@@ -43,6 +43,18 @@ class StudyFacts(Value):
     heldout_tokens: int
     environment: Environment
     own_models: tuple[ModelRecord, ...] = ()
+
+    def joined(self, later: "StudyFacts") -> "StudyFacts":
+        """These facts with the sizes that a later driver of the same study built besides.
+
+        Raises ConflictError when they are not facts of the same data and code: results of both never mix.
+        """
+        sizes = {(record.width, record.depth): record for record in later.own_models}
+        known = {(record.width, record.depth): record for record in self.own_models}
+        same = self.model_copy(update={"own_models": ()}) == later.model_copy(update={"own_models": ()})
+        if not same or any(sizes.get(size, record) != record for size, record in known.items()):
+            raise ConflictError("the data or the code changed since this study began: clone it to run it anew")
+        return self.model_copy(update={"own_models": tuple((known | sizes)[size] for size in sorted(known | sizes))})
 
     def own_model(self, width: int, depth: int) -> ModelRecord:
         """The recorded model of one size. Raises ScalingError when it was never built."""

@@ -18,8 +18,8 @@ class StopReason(StrEnum):
     """What ends a driver before its study."""
 
     CANCELLED = "cancelled"  # a person cancelled the study: kill its trials
-    DRAIN = "drain"  # SIGTERM: checkpoint, give the lease back
-    LEASE_LOST = "lease_lost"  # another driver has the study: leave everything as it is
+    DRAIN = "drain"  # SIGTERM, a pause, or a study that was changed: checkpoint, give the study back
+    LEASE_LOST = "lease_lost"  # another driver has the study, or it has ended: leave everything as it is
 
 
 class Stopped(BaseException):

@@ -90,7 +90,8 @@ class Driver:
             return
         if study.state is StudyState.CANCELLING:
             raise Stopped(StopReason.CANCELLED)
-        self._control.patiently(self._store.mark_running)
+        if self._control.patiently(self._store.mark_running) is not StudyState.RUNNING:
+            raise Stopped(StopReason.DRAIN)  # paused or ended since it was claimed
         facts = self._facts(study)
         if study.spec.audit is not None:
             self._audit(study, facts)
@@ -257,8 +258,8 @@ class Driver:
 
     def _give_back(self, status: int = EX_TEMPFAIL) -> int:
         try:
-            self._store.release()
-        except TransientError as failure:
+            self._store.leave()
+        except (TransientError, LeaseLostError) as failure:
             _log.warning("the lease could not be released: it will run out", reason=str(failure))
         return status
 

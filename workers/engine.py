@@ -161,11 +161,16 @@ class StudyEngine:
             self._arms = {name: tuned_arm(arm, tuned) for name, arm in self._arms.items()}
             self._store.finish_phase(phase, {TUNED: tuned})
         elif phase is Phase.SEARCH:
-            self._recorded = {arm: self._record(arm) for arm in self._arms}
+            # A rate recorded before the study was extended stays: its targets were chosen by it (verdict.md).
+            self._recorded = {arm: self._kept(arm) for arm in self._arms}
             self._store.finish_phase(phase, {RECORDED: self._recorded})
         else:
             self._store.finish_phase(phase)
         self._phases.popleft()
+
+    def _kept(self, arm: str) -> float | None:
+        rate = self._recorded.get(arm)
+        return self._record(arm) if rate is None else rate
 
     def _record(self, arm: str) -> float | None:
         """The rate to transfer from the largest proxy."""

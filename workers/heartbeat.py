@@ -1,4 +1,4 @@
-"""A driver's pulse: renews the lease, hears of cancellation, and ends a process that does not stop in time."""
+"""A driver's pulse: renews the lease, hears what people want, and ends a process that does not stop in time."""
 
 from collections.abc import Callable
 import threading
@@ -7,7 +7,8 @@ import time
 import structlog
 
 from mutransfer.errors import LeaseLostError, NotFoundError, TransientError
-from service.db.driver_store import DriverStore
+from service.db.driver_store import DriverStore, Standing
+from service.db.states import StudyState
 from workers.control import Control, StopReason
 
 POLL_SECONDS = 1.0
@@ -28,6 +29,7 @@ class Heartbeat:
         self._control = control
         self._renew_seconds = ttl_seconds / 3.0
         self._overdue = overdue
+        self._revision: int | None = None  # of the study, as first seen
         self._quit = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
 
@@ -47,8 +49,7 @@ class Heartbeat:
                 if time.monotonic() - renewed_at >= self._renew_seconds:
                     self._store.renew()
                     renewed_at = time.monotonic()
-                if self._store.cancel_requested():
-                    self._control.stop(StopReason.CANCELLED)
+                self._heed(self._store.standing())
             except (LeaseLostError, NotFoundError) as error:
                 _log.error("the lease is lost: stopping", reason=str(error))
                 self._control.stop(StopReason.LEASE_LOST)
@@ -57,6 +58,15 @@ class Heartbeat:
             if self._control.reason in (StopReason.CANCELLED, StopReason.LEASE_LOST):
                 return self._see_out(self._control.reason)
         return None
+
+    def _heed(self, standing: Standing) -> None:
+        self._revision = self._revision or standing.revision
+        if standing.state is StudyState.CANCELLING:
+            self._control.stop(StopReason.CANCELLED)
+        elif standing.state in (StudyState.PAUSING, StudyState.PAUSED) or standing.revision != self._revision:
+            self._control.stop(StopReason.DRAIN)
+        elif standing.state.is_final:
+            self._control.stop(StopReason.LEASE_LOST)
 
     def _see_out(self, reason: StopReason) -> None:
         if not self._quit.wait(GRACE_SECONDS):

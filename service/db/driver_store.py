@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from mutransfer.errors import ConflictError, NotFoundError
@@ -18,7 +19,7 @@ from mutransfer.spec import StudySpec
 from mutransfer.trial import Observation, TrialResult, TrialSpec
 from service.db import leases, progress, summaries, trials
 from service.db.events import EventKind, add_event
-from service.db.outbox import OutboxKind, add_message
+from service.db.outbox import OutboxKind, add_message, message_key
 from service.db.session import Sessions, db_now, reading, transact
 from service.db.states import PhaseState, StudyState
 from service.db.tables import PhaseRow, StudyRow
@@ -35,7 +36,16 @@ class DriverStudy:
     spec: StudySpec
     nonce: str
     state: StudyState
+    revision: int
     facts: StudyFacts | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """Where a study stands: its driver stops when the state says so, or when the revision is no longer its own."""
+
+    state: StudyState
+    revision: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +84,7 @@ class DriverStore:
             spec=StudySpec.model_validate(row.spec),
             nonce=row.nonce,
             state=StudyState(row.state),
+            revision=row.revision,
             facts=StudyFacts.model_validate(row.facts) if row.facts else None,
         )
 
@@ -90,30 +101,54 @@ class DriverStore:
         with reading(self._sessions) as session:
             return _study_row(session, self._study_id).state == StudyState.CANCELLING
 
-    def mark_running(self) -> None:
-        """queued → running; nothing when an earlier driver has done so."""
+    def standing(self) -> Standing:
+        """Where the study stands now. Raises NotFoundError."""
+        query = select(StudyRow.state, StudyRow.revision).where(StudyRow.id == self._study_id)
+        with reading(self._sessions) as session:
+            found = session.execute(query).one_or_none()
+        if found is None:
+            raise NotFoundError(f"no study {self._study_id}")
+        return Standing(state=StudyState(found.state), revision=found.revision)
+
+    def mark_running(self) -> StudyState:
+        """queued → running; nothing otherwise: an earlier driver has done so, or a person was faster. Returns the state."""
+
+        def work(session: Session) -> StudyState:
+            row = _study_row(session, self._study_id)
+            if row.state == StudyState.QUEUED:
+                row.state = StudyState.QUEUED.to(StudyState.RUNNING)
+                if row.started_at is None:
+                    row.started_at = db_now()  # an SQL expression, evaluated at flush
+                add_event(session, self._study_id, EventKind.RUNNING)
+                add_message(session, OutboxKind.STUDY_STARTED, self._study_id, key=message_key(row.revision))
+            return StudyState(row.state)
+
+        return self._write(work)
+
+    def leave(self) -> None:
+        """Give the study back after SIGTERM or a pause: pausing → paused; any other state stays, to be claimed again."""
 
         def work(session: Session) -> None:
             row = _study_row(session, self._study_id)
-            if row.state != StudyState.QUEUED:
-                return
-            row.state = StudyState.QUEUED.to(StudyState.RUNNING)
-            row.started_at = db_now()  # an SQL expression, evaluated at flush
-            add_event(session, self._study_id, EventKind.RUNNING)
-            add_message(session, OutboxKind.STUDY_STARTED, self._study_id)
+            if row.state == StudyState.PAUSING:
+                row.state = StudyState.PAUSING.to(StudyState.PAUSED)
+                add_event(session, self._study_id, EventKind.PAUSED)
+            leases.release(session, self._study_id, self._epoch)
 
         self._write(work)
 
     def record_facts(self, facts: StudyFacts) -> None:
-        """Store what is known of data and environment, once. Raises ConflictError when other facts are stored."""
-        document = facts.model_dump(mode="json")
+        """Store what is known of data and environment, once; an extension may add models of further sizes.
+
+        Raises ConflictError when other facts are stored.
+        """
 
         def work(session: Session) -> None:
             row = _study_row(session, self._study_id)
+            stored = StudyFacts.model_validate(row.facts) if row.facts is not None else None
+            document = (facts if stored is None else stored.joined(facts)).model_dump(mode="json")
             if row.facts == document:
                 return
-            if row.facts is not None:
-                raise ConflictError("the data or the environment changed since this study began: submit it anew")
             row.facts = document
             add_event(session, self._study_id, EventKind.FACTS, {"vocab": facts.vocab})
 
@@ -256,7 +291,7 @@ class DriverStore:
             row.result, row.error = document, error
             row.finished_at = db_now()  # an SQL expression, evaluated at flush
             add_event(session, self._study_id, EventKind.FINISHED, {"state": end, "error": error})
-            add_message(session, OutboxKind.STUDY_FINISHED, self._study_id)
+            add_message(session, OutboxKind.STUDY_FINISHED, self._study_id, key=message_key(row.revision))
             session.flush()
             summaries.recount(session, self._study_id)
             summaries.note_result(session, self._study_id, result)

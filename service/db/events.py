@@ -25,8 +25,12 @@ class EventKind(StrEnum):
     TRIAL_RESULT = "trial_result"
     TRIAL_FAILED = "trial_failed"
     DRIVER_FAILED = "driver_failed"  # a driver died; payload: epoch, exit_status, progress
+    PAUSING = "pausing"
+    PAUSED = "paused"
+    RESUMED = "resumed"
     CANCELLING = "cancelling"
-    FINISHED = "finished"  # payload.state: completed, failed or cancelled; nothing follows
+    FINISHED = "finished"  # payload.state: completed, failed or cancelled; nothing follows but REOPENED
+    REOPENED = "reopened"  # payload: by (retry, trial or extend), revision, what changed, the rates recorded so far
 
 
 @dataclass(frozen=True, kw_only=True)

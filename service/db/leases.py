@@ -14,7 +14,7 @@ from service.db.session import Sessions, db_now, transact
 from service.db.states import StudyState
 from service.db.tables import LeaseRow, StudyRow
 
-CLAIMABLE = (StudyState.QUEUED, StudyState.RUNNING, StudyState.CANCELLING)
+CLAIMABLE = (StudyState.QUEUED, StudyState.RUNNING, StudyState.PAUSING, StudyState.CANCELLING)
 
 
 @dataclass(frozen=True, kw_only=True)

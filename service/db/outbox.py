@@ -16,7 +16,7 @@ from service.db.tables import OutboxRow
 
 
 class OutboxKind(StrEnum):
-    """What is told. `key` is the trial's for TRIAL_RESULT, else empty."""
+    """What is told. `key` is the trial's for TRIAL_RESULT, else `message_key` of the study's revision."""
 
     STUDY_STARTED = "study_started"
     TRIAL_RESULT = "trial_result"  # one a study and trial, reused trials included
@@ -34,6 +34,11 @@ class Message:
     payload: Mapping[str, Any]
     attempts: int
     created_at: float
+
+
+def message_key(revision: int) -> str:
+    """The key of a study's own messages: a study that was retried or extended starts and ends again."""
+    return "" if revision == 1 else f"r{revision}"
 
 
 def add_message(

@@ -21,6 +21,7 @@ WITH_RESULT = (TrialState.FINISHED, TrialState.DIVERGED)
 SEARCH_PHASE = "search"
 TUNE_PHASE = "tune"
 TUNED = "tuned"  # in the tune phase's payload: {arm: {hyperparameter: value}}
+KEPT = "kept"  # in the payload of a search that was opened again: the rates that it recorded before, which stay
 RECORDED = "recorded"  # in the search phase's payload: {arm: LR in octaves, or None when unbracketed}
 
 
@@ -55,8 +56,14 @@ def unavailable(session: Session, study_id: str) -> dict[CurveKey, set[tuple[flo
 
 
 def recorded(session: Session, study_id: str) -> Mapping[str, float | None]:
-    """The LR recorded for each arm when the search phase finished, in octaves; empty before."""
-    found: Mapping[str, float | None] = _payload(session, study_id, SEARCH_PHASE).get(RECORDED, {})
+    """The LR recorded for each arm when the search phase finished, in octaves; empty before.
+
+    A search that was opened again has those rates that stay.
+    """
+    payload = session.scalar(
+        select(PhaseRow.payload).where(PhaseRow.study_id == study_id, PhaseRow.name == SEARCH_PHASE)
+    )
+    found: Mapping[str, float | None] = (payload or {}).get(RECORDED) or (payload or {}).get(KEPT) or {}
     return found
 
 

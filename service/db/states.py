@@ -8,13 +8,16 @@ from mutransfer.errors import ConflictError
 class StudyState(StrEnum):
     """The life of a study.
 
-    queued ──▶ running ──▶ completed | failed | cancelled
+    queued ──▶ running ──▶ completed | failed | cancelled ──▶ queued (retried, extended)
+      │           ├──────▶ pausing ──▶ paused ──▶ queued | cancelled
       │           ╰──────▶ cancelling ──▶ cancelled | completed | failed
-      ╰──▶ cancelled | failed
+      ╰──▶ paused | cancelled | failed
     """
 
     QUEUED = "queued"
     RUNNING = "running"
+    PAUSING = "pausing"
+    PAUSED = "paused"
     CANCELLING = "cancelling"
     COMPLETED = "completed"
     FAILED = "failed"
@@ -22,8 +25,8 @@ class StudyState(StrEnum):
 
     @property
     def is_final(self) -> bool:
-        """Whether nothing more will happen."""
-        return not TRANSITIONS[self]
+        """Whether nothing more will happen unless a person asks for it."""
+        return self in (StudyState.COMPLETED, StudyState.FAILED, StudyState.CANCELLED)
 
     def to(self, after: "StudyState") -> "StudyState":
         """`after`, if it may follow this state. Raises ConflictError when it may not."""
@@ -36,6 +39,7 @@ TRANSITIONS: dict[StudyState, frozenset[StudyState]] = {
     StudyState.QUEUED: frozenset(
         {
             StudyState.RUNNING,  # a driver that holds the lease has started
+            StudyState.PAUSED,  # a person paused while nothing ran
             StudyState.CANCELLED,  # a person cancelled before anything ran
             StudyState.FAILED,  # no driver could be started
         }
@@ -43,8 +47,24 @@ TRANSITIONS: dict[StudyState, frozenset[StudyState]] = {
     StudyState.RUNNING: frozenset(
         {
             StudyState.COMPLETED,  # every phase is recorded and the verdict is stored
+            StudyState.PAUSING,  # a person paused: the driver must checkpoint its trials first
             StudyState.CANCELLING,  # a person cancelled: the driver must stop its trials first
             StudyState.FAILED,  # the driver met an error that no retry mends
+        }
+    ),
+    StudyState.PAUSING: frozenset(
+        {
+            StudyState.PAUSED,  # the driver checkpointed its trials and left, or a dispatcher found it gone
+            StudyState.RUNNING,  # a person resumed before the driver had left: whoever drives next goes on
+            StudyState.CANCELLING,  # a person cancelled meanwhile
+            StudyState.COMPLETED,  # everything had finished before the pause reached the driver
+            StudyState.FAILED,  # the driver broke while stopping
+        }
+    ),
+    StudyState.PAUSED: frozenset(
+        {
+            StudyState.QUEUED,  # a person resumed
+            StudyState.CANCELLED,  # a person cancelled: nothing runs that must stop first
         }
     ),
     StudyState.CANCELLING: frozenset(
@@ -54,9 +74,21 @@ TRANSITIONS: dict[StudyState, frozenset[StudyState]] = {
             StudyState.FAILED,  # the driver broke while stopping
         }
     ),
-    StudyState.COMPLETED: frozenset(),
-    StudyState.FAILED: frozenset(),
-    StudyState.CANCELLED: frozenset(),
+    StudyState.COMPLETED: frozenset(
+        {
+            StudyState.QUEUED,  # a person extended it, or wants a trial again that it had given up
+        }
+    ),
+    StudyState.FAILED: frozenset(
+        {
+            StudyState.QUEUED,  # a person retried or extended it
+        }
+    ),
+    StudyState.CANCELLED: frozenset(
+        {
+            StudyState.QUEUED,  # a person retried or extended it after all
+        }
+    ),
 }
 
 

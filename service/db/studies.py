@@ -11,7 +11,7 @@ from mutransfer.errors import ConflictError, NotFoundError
 from mutransfer.spec import StudySpec
 from service.db import audit, leases, projects
 from service.db.events import EventKind, add_event
-from service.db.outbox import OutboxKind, add_message
+from service.db.outbox import OutboxKind, add_message, message_key
 from service.db.session import Sessions, db_now, insert_new, transact
 from service.db.states import StudyState
 from service.db.tables import IdempotencyRow, LeaseRow, PhaseRow, StudyRow, SummaryRow
@@ -29,6 +29,7 @@ class Submission:
     spec: StudySpec
     trials_expected: int | None
     nonce: str = ""
+    priority: int = 0
     idempotency_key: str | None = None
 
     def body_digest(self) -> str:
@@ -93,6 +94,7 @@ def _insert(session: Session, submission: Submission) -> StudyRow:
         spec=spec.model_dump(mode="json"),
         digest=spec.digest(),
         nonce=submission.nonce,
+        priority=submission.priority,
         trials_expected=submission.trials_expected,
     )
     session.add(row)
@@ -130,7 +132,7 @@ def page(
 
 
 def cancel(session: Session, study_id: str) -> StudyRow:
-    """queued → cancelled at once; running → cancelling, for its driver to stop. Nothing when cancelled already.
+    """queued, paused → cancelled at once; running, pausing → cancelling. Nothing when cancelled already.
 
     Raises NotFoundError, and ConflictError when the study has ended otherwise.
     """
@@ -141,11 +143,11 @@ def cancel(session: Session, study_id: str) -> StudyRow:
     state = StudyState(row.state)
     if state in (StudyState.CANCELLING, StudyState.CANCELLED):
         return row
-    if state is StudyState.QUEUED:
+    if state in (StudyState.QUEUED, StudyState.PAUSED):
         row.state = state.to(StudyState.CANCELLED)
         row.finished_at = db_now()  # an SQL expression, evaluated at flush
         add_event(session, study_id, EventKind.FINISHED, {"state": row.state, "error": ""})
-        add_message(session, OutboxKind.STUDY_FINISHED, study_id)
+        add_message(session, OutboxKind.STUDY_FINISHED, study_id, key=message_key(row.revision))
     else:
         row.state = state.to(StudyState.CANCELLING)
         add_event(session, study_id, EventKind.CANCELLING)

@@ -30,6 +30,7 @@ class StudyRow(Base):
     __table_args__ = (
         one_of("state", StudyState),
         Index(None, "state", "id"),
+        Index(None, "state", "priority", "id"),
         Index(None, "project", "id"),
     )
 
@@ -45,6 +46,8 @@ class StudyRow(Base):
     result: Mapped[Json | None] = mapped_column(default=None, deferred=True)  # large: read where it is asked for
     mlflow_url: Mapped[str] = mapped_column(default="")
     trials_expected: Mapped[int | None] = mapped_column(BigInteger, default=None)
+    revision: Mapped[int] = mapped_column(Integer, default=1)  # rises when the study is retried or extended
+    priority: Mapped[int] = mapped_column(Integer, default=0)  # the highest is claimed first
     created_at: Mapped[float] = mapped_column(default=db_now())
     started_at: Mapped[float | None] = mapped_column(default=None)
     finished_at: Mapped[float | None] = mapped_column(default=None)

@@ -70,7 +70,15 @@ def _record(session: Session, claim: Claim, exit_status: int) -> list[Failure]:
 
 
 def _failures(session: Session, study_id: str) -> dict[int, Failure]:
-    query = select(EventRow.payload).where(EventRow.study_id == study_id, EventRow.kind == EventKind.DRIVER_FAILED)
+    """By epoch, those since a person last opened the study again."""
+    reopened = (
+        select(func.coalesce(func.max(EventRow.id), 0))
+        .where(EventRow.study_id == study_id, EventRow.kind == EventKind.REOPENED)
+        .scalar_subquery()
+    )
+    query = select(EventRow.payload).where(
+        EventRow.study_id == study_id, EventRow.kind == EventKind.DRIVER_FAILED, EventRow.id > reopened
+    )
     payloads = session.scalars(query.order_by(EventRow.id)).all()
     return {p["epoch"]: Failure(progress=p["progress"], exit_status=p["exit_status"]) for p in payloads}
 
