@@ -23,6 +23,7 @@ from service.db.session import make_engine, session_factory
 from service.logging import AccessLog
 from service.settings import Settings
 from service.studies import openapi
+from service.studies.action_routes import router as actions_router
 from service.studies.routes import router as studies_router
 from service.studies.schemas import API
 from service.studies.stream import Watch
@@ -73,6 +74,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.doorkeeper = doorkeeper
     app.state.revision = monitoring.newest_revision()
     app.include_router(studies_router, prefix=API, tags=["studies"])
+    app.include_router(actions_router, prefix=API, tags=["actions"])
     app.include_router(trials_router, prefix=API, tags=["trials"])
     app.include_router(_schemas, prefix=API)
     app.include_router(access_router, prefix=API, tags=["access"])

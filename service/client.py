@@ -87,12 +87,12 @@ class Client:
         return self._get("/healthz", Health)
 
     def submit(
-        self, document: Mapping[str, Any] | str, *, idempotency_key: str | None = None, fresh: bool = False
-    ) -> StudyRead:
+        self, document: Mapping[str, Any] | str, *, idempotency_key: str | None = None, fresh: bool = False,
+        priority: int = 0,
+    ) -> StudyRead:  # fmt: skip
         """Submit a study: a mapping, or YAML text. Repeated through outages without making a second study."""
         headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
-        params = {"fresh": "true"} if fresh else {}
-        return self._post("/studies", StudyRead, document, headers=headers, params=params)
+        return self._post("/studies", StudyRead, document, headers=headers, params=_submitting(fresh, priority))
 
     def plan(self, document: Mapping[str, Any] | str) -> PlanEstimate:
         """What a study would take."""
@@ -111,7 +111,44 @@ class Client:
 
     def cancel(self, study_id: str) -> StudyRead:
         """Ask a study to stop. Safe to repeat."""
-        return _parse(self._repeat(lambda: self._http.post(f"{_study(study_id)}/cancel")), StudyRead)
+        return self._act(study_id, "cancel")
+
+    def pause(self, study_id: str) -> StudyRead:
+        """Ask a study to checkpoint its trials and rest. Safe to repeat."""
+        return self._act(study_id, "pause")
+
+    def resume(self, study_id: str) -> StudyRead:
+        """Let a paused study go on. Safe to repeat."""
+        return self._act(study_id, "resume")
+
+    def retry(self, study_id: str) -> StudyRead:
+        """Queue a failed or cancelled study again, with the results that it has."""
+        return self._act(study_id, "retry")
+
+    def retry_trial(self, study_id: str, key: str) -> StudyRead:
+        """Try a trial again that the study has given up."""
+        return self._act(study_id, f"trials/{key}/retry")
+
+    def set_priority(self, study_id: str, priority: int) -> StudyRead:
+        """Studies of higher priority are driven first."""
+        body = {"priority": priority}
+        return _parse(self._repeat(lambda: self._http.patch(_study(study_id), json=body)), StudyRead)
+
+    def extend(self, study_id: str, changes: Mapping[str, Any] | str) -> StudyRead:
+        """Ask more of a study that has ended: `changes` is a merge patch, such as `{"widths": {"targets": [256]}}`."""
+        return self._post(f"/studies/{study_id}/extend", StudyRead, changes)
+
+    def clone(
+        self, study_id: str, changes: Mapping[str, Any] | str | None = None, *, idempotency_key: str | None = None,
+        fresh: bool = False, priority: int = 0,
+    ) -> StudyRead:  # fmt: skip
+        """Submit a study like this one, with any changes (a merge patch)."""
+        headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
+        params = _submitting(fresh, priority)
+        return self._post(f"/studies/{study_id}/clone", StudyRead, changes or {}, headers=headers, params=params)
+
+    def _act(self, study_id: str, action: str) -> StudyRead:
+        return _parse(self._repeat(lambda: self._http.post(f"{_study(study_id)}/{action}")), StudyRead)
 
     def result(self, study_id: str) -> StudyResult:
         """The result document, partial while the study runs."""
@@ -168,8 +205,8 @@ class Client:
                     failures = 0
                     after = event.id or after
                     yield event
-                    if event.kind == "finished":
-                        return
+                    if event.kind == "finished" and self.get(study_id).state.is_final:
+                        return  # an earlier end was told of a study that was opened again since
             except (TransientError, httpx.TransportError) as error:
                 if failures >= len(RETRY_DELAYS_SECONDS):
                     raise TransientError(f"{self.url} does not answer: {error}") from error
@@ -293,6 +330,10 @@ def _event(fields: Mapping[str, str]) -> EventRead:
 
 def _study(study_id: str) -> str:
     return f"{API}/studies/{study_id}"
+
+
+def _submitting(fresh: bool, priority: int) -> dict[str, str]:
+    return ({"fresh": "true"} if fresh else {}) | ({"priority": str(priority)} if priority else {})
 
 
 def _given(params: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from mutransfer.result import StudyResult
     from mutransfer.spec import StudySpec
     from service.db.leases import Claim
-    from service.db.states import StudyState
 
 
 def run_controller() -> None:
@@ -27,8 +26,10 @@ def run_controller() -> None:
 
 def run_dispatcher(*, max_studies: int = 1, driver: str = "") -> None:
     """The claim loop. `driver`: a module to run in place of workers.driver."""
+    from service.db.driver_store import DriverStore
     from service.db.leases import Leases
     from service.db.session import make_engine, session_factory
+    from service.db.states import StudyState
     from service.dispatch.dispatcher import Dispatcher
     from service.dispatch.launchers import DRIVER_COMMAND, LocalLauncher
     from service.dispatch.ledger import Ledger
@@ -44,11 +45,12 @@ def run_dispatcher(*, max_studies: int = 1, driver: str = "") -> None:
     command = (sys.executable, "-m", driver) if driver else DRIVER_COMMAND
     launcher = LocalLauncher(logs=settings.home / "logs", env=env, command=command)
 
-    def finish(claim: "Claim", state: "StudyState", error: str) -> None:
-        from service.db.driver_store import DriverStore
-
+    def finish(claim: "Claim", state: StudyState, error: str) -> None:
         store = DriverStore(sessions, claim.study_id, claim.epoch, ttl_seconds=settings.lease_ttl_seconds)
-        store.finish(state, result=None, error=error)
+        if state is StudyState.PAUSED:
+            store.leave()
+        else:
+            store.finish(state, result=None, error=error)
 
     Dispatcher(
         leases=Leases(sessions), ledger=Ledger(sessions), launcher=launcher, finish=finish,

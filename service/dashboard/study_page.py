@@ -204,16 +204,23 @@ def page_chart(session: Session, study_id: str, key: str, asked: Asked) -> Chart
     raise NotFoundError(f"no chart {key}")
 
 
+WORDS = {
+    EventKind.SUBMITTED: "submitted",
+    EventKind.RUNNING: "a driver started",
+    EventKind.FACTS: "data and environment recorded",
+    EventKind.PAUSING: "pause asked for",
+    EventKind.PAUSED: "paused",
+    EventKind.RESUMED: "resumed",
+    EventKind.CANCELLING: "cancellation asked for",
+}
+
+
 def event_words(event: Event) -> str:
     """One event as a phrase."""
     said = event.payload.get
+    if event.kind in WORDS:
+        return WORDS[event.kind]
     match event.kind:
-        case EventKind.SUBMITTED:
-            return "submitted"
-        case EventKind.RUNNING:
-            return "a driver started"
-        case EventKind.FACTS:
-            return "data and environment recorded"
         case EventKind.PHASE_STARTED:
             return f"phase {said('phase', '')} began"
         case EventKind.PHASE_FINISHED:
@@ -228,7 +235,7 @@ def event_words(event: Event) -> str:
             return f"trial {str(said('key', ''))[:8]} failed, attempt {said('attempt', '?')}"
         case EventKind.DRIVER_FAILED:
             return f"a driver died with exit status {said('exit_status', '?')}; another takes over"
-        case EventKind.CANCELLING:
-            return "cancellation asked for"
-        case EventKind.FINISHED:
+        case EventKind.REOPENED:
+            return f"queued again ({said('by', 'retry')}), revision {said('revision', '?')}"
+        case _:
             return f"study {said('state', 'finished')}"

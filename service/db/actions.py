@@ -1,7 +1,7 @@
 """What people do to an accepted study beside cancelling it: pause, resume, retry, extend, change its priority.
 
 Callers own the transaction. Each action holds the study's lease row, so that it and the driver's writes happen one
-after the other. Studies that had ended are queued again at their next revision.
+after the other, and is written to the audit log. Studies that had ended are queued again at their next revision.
 """
 
 from collections.abc import Collection, Mapping
@@ -14,7 +14,7 @@ from mutransfer.errors import ConflictError, NotFoundError
 from mutransfer.plan import Phase
 from mutransfer.revision import Extension
 from mutransfer.spec import StudySpec
-from service.db import leases, progress
+from service.db import audit, leases, progress, summaries
 from service.db.events import EventKind, add_event
 from service.db.session import db_now
 from service.db.states import PhaseState, StudyState, TrialState
@@ -45,7 +45,7 @@ def pause(session: Session, study_id: str) -> StudyRow:
         return row
     row.state = state.to(StudyState.PAUSED if state is StudyState.QUEUED else StudyState.PAUSING)
     add_event(session, study_id, EventKind(row.state))
-    return _flushed(session, row)
+    return _done(session, row, "study.pause")
 
 
 def resume(session: Session, study_id: str) -> StudyRow:
@@ -61,14 +61,14 @@ def resume(session: Session, study_id: str) -> StudyRow:
         raise ConflictError(f"a {state} study is not paused: retry, extend or clone it")
     row.state = state.to(StudyState.RUNNING if state is StudyState.PAUSING else StudyState.QUEUED)
     add_event(session, study_id, EventKind.RESUMED)
-    return _flushed(session, row)
+    return _done(session, row, "study.resume")
 
 
 def set_priority(session: Session, study_id: str, priority: int) -> StudyRow:
     """Claimed before all studies of lower priority, from the next claim on. A running study is not interrupted."""
     row = locked(session, study_id)
-    row.priority = priority
-    return _flushed(session, row)
+    before, row.priority = row.priority, priority
+    return row if before == priority else _done(session, row, "study.priority", before=before, after=priority)
 
 
 def retry(session: Session, study_id: str) -> StudyRow:
@@ -86,7 +86,7 @@ def retry(session: Session, study_id: str) -> StudyRow:
     forgiven = _forgive(session, study_id)
     reopened = _AFTER_TUNE if forgiven & {*_AFTER_TUNE} else ()
     _reopen(session, row, reopened, {"by": "retry"})
-    return _flushed(session, row)
+    return _done(session, row, "study.retry")
 
 
 def retry_trial(session: Session, study_id: str, key: str) -> StudyRow:
@@ -113,7 +113,7 @@ def retry_trial(session: Session, study_id: str, key: str) -> StudyRow:
         row.revision += 1  # its driver sees this and makes room for one that knows
         _reopen_phases(session, study_id, _AFTER_TUNE, keep_rates=True)
         add_event(session, study_id, EventKind.REOPENED, {"by": "trial", "key": key, "revision": row.revision})
-    return _flushed(session, row)
+    return _done(session, row, "trial.retry", key=key)
 
 
 def extend(session: Session, study_id: str, made: Extension, *, base: StudySpec, trials_expected: int) -> StudyRow:
@@ -137,7 +137,7 @@ def extend(session: Session, study_id: str, made: Extension, *, base: StudySpec,
         "rerecords": made.rerecords,
     }
     _reopen(session, row, made.reopened, said, keep_rates=not made.rerecords)
-    return _flushed(session, row)
+    return _done(session, row, "study.extend", fields=sorted(made.changed))
 
 
 def _reopen(
@@ -147,6 +147,7 @@ def _reopen(
     row.state = StudyState(row.state).to(StudyState.QUEUED)
     row.revision += 1
     row.error, row.result, row.finished_at = "", None, None
+    summaries.note_result(session, row.id, None)
     _reopen_phases(session, row.id, phases, keep_rates=keep_rates)
     # Whoever ended it may have asked for a pause before the next try: that is over.
     session.execute(update(LeaseRow).where(LeaseRow.study_id == row.id, LeaseRow.owner == "").values(expires_at=0.0))
@@ -195,7 +196,11 @@ def _is_finished(session: Session, study_id: str, phase: str) -> bool:
     return row is not None and row.state == PhaseState.FINISHED
 
 
-def _flushed(session: Session, row: StudyRow) -> StudyRow:
+def _done(session: Session, row: StudyRow, action: str, **details: Any) -> StudyRow:
+    """The study after an action that changed it."""
+    session.flush()
+    summaries.recount(session, row.id)
+    audit.record(session, action, row.id, project=row.project, details=details)
     session.flush()
     session.refresh(row)
     return row

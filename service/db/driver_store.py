@@ -111,7 +111,7 @@ class DriverStore:
         return Standing(state=StudyState(found.state), revision=found.revision)
 
     def mark_running(self) -> StudyState:
-        """queued → running; nothing otherwise: an earlier driver has done so, or a person was faster. Returns the state."""
+        """queued → running; nothing otherwise: an earlier driver did it, or a person was faster. Returns the state."""
 
         def work(session: Session) -> StudyState:
             row = _study_row(session, self._study_id)
@@ -126,7 +126,7 @@ class DriverStore:
         return self._write(work)
 
     def leave(self) -> None:
-        """Give the study back after SIGTERM or a pause: pausing → paused; any other state stays, to be claimed again."""
+        """Give the study back after SIGTERM or a pause: pausing → paused; any other state stays, claimable again."""
 
         def work(session: Session) -> None:
             row = _study_row(session, self._study_id)

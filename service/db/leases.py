@@ -33,7 +33,7 @@ class Leases:
         self._sessions = sessions
 
     def claim_next(self, owner: str, ttl_seconds: float) -> Claim | None:
-        """Claim the oldest study that nobody drives: queued, or running or cancelling with an expired lease.
+        """Claim the study of the highest priority, of those the oldest, that nobody drives and whose lease is over.
 
         Raises TransientError when the database does not answer.
         """
@@ -49,7 +49,7 @@ def _claim(session: Session, owner: str, ttl_seconds: float) -> Claim | None:
         select(LeaseRow)
         .join(StudyRow, StudyRow.id == LeaseRow.study_id)
         .where(StudyRow.state.in_(CLAIMABLE), LeaseRow.expires_at <= db_now())
-        .order_by(StudyRow.id)
+        .order_by(StudyRow.priority.desc(), StudyRow.id)
         .limit(1)
         .with_for_update(of=LeaseRow, skip_locked=True)  # SQLite: the transaction itself is the lock
     )

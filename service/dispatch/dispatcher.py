@@ -25,9 +25,11 @@ from service.loops import repeat
 
 POLL_SECONDS = 0.5
 GRACE_SECONDS = 7.0  # for a driver to stop its trials; with what follows an end takes at most 10 s
-CANCEL_GRACE_SECONDS = 10.0  # a driver looks for a cancellation by itself; after this it is stopped from outside
+STOP_GRACE_SECONDS = 10.0  # a driver looks for a cancellation or pause itself; after this it is stopped from outside
 START_SECONDS = 180.0  # how long a driver may take to renew its lease for the first time
 LOG_LINES = 20
+#: What a study becomes whose driver is gone: there is nothing to stop any more.
+STOPPED = {StudyState.CANCELLING: StudyState.CANCELLED, StudyState.PAUSING: StudyState.PAUSED}
 
 log = structlog.get_logger(__name__)
 
@@ -43,10 +45,10 @@ class StudyLeases(Protocol):
 
 
 class Finisher(Protocol):
-    """Ends a study for good, on behalf of a driver that cannot. Raises LeaseLostError when the claim is over."""
+    """Ends or pauses a study on behalf of a driver that cannot. Raises LeaseLostError when the claim is over."""
 
     def __call__(self, claim: Claim, state: StudyState, error: str) -> None:
-        """Record the final state."""
+        """Record the final state, or PAUSED."""
 
 
 @dataclass
@@ -58,7 +60,7 @@ class Driven:
     expiry: float | None  # of the lease while we keep it for a starting driver, by the database's clock
     started_at: float  # time.monotonic()
     renewed_at: float  # time.monotonic(), by us
-    cancelled_since: float | None = None  # time.monotonic() at which its cancellation was first seen
+    asked_since: float | None = None  # time.monotonic() at which its cancellation or pause was first seen
     lapsed_since: float | None = None  # time.monotonic() at which its lease was first seen to be over
 
 
@@ -118,8 +120,8 @@ class Dispatcher:
         stale = self._driven.pop(claim.study_id, None)
         if stale is not None:  # our own driver hung and lost its lease: two drivers must not share the devices
             stale.driver.end(grace_seconds=0.0)
-        if claim.state is StudyState.CANCELLING:  # cancelled while nobody drove it: there is nothing to stop
-            self._end(claim, StudyState.CANCELLED, "")
+        if claim.state in STOPPED:  # cancelled or paused while nobody drove it: there is nothing to stop
+            self._end(claim, STOPPED[claim.state], "")
             return
         log.info("driver starting", study=claim.study_id, epoch=claim.epoch)
         expiry, now = self._ledger.lease_expiry(claim), time.monotonic()
@@ -140,8 +142,7 @@ class Dispatcher:
             return
         self._keep_lease(driven)
         self._end_if_hung(driven)
-        if state is StudyState.CANCELLING:
-            self._insist_on_cancel(driven)
+        self._insist_on_stop(driven, is_asked=state in STOPPED)
 
     def _keep_lease(self, driven: Driven) -> None:
         """Renew the lease for a driver that has not done so itself yet."""
@@ -166,11 +167,11 @@ class Dispatcher:
             log.warning("driver hangs: ending it", study=driven.claim.study_id, epoch=driven.claim.epoch)
             driven.driver.end(grace_seconds=0.0)
 
-    def _insist_on_cancel(self, driven: Driven) -> None:
+    def _insist_on_stop(self, driven: Driven, *, is_asked: bool) -> None:
         now = time.monotonic()
-        driven.cancelled_since = driven.cancelled_since or now
-        if now - driven.cancelled_since > CANCEL_GRACE_SECONDS:
-            log.warning("driver ignores the cancellation: ending it", study=driven.claim.study_id)
+        driven.asked_since = (driven.asked_since or now) if is_asked else None
+        if driven.asked_since is not None and now - driven.asked_since > STOP_GRACE_SECONDS:
+            log.warning("driver ignores the cancellation or pause: ending it", study=driven.claim.study_id)
             driven.driver.end(grace_seconds=GRACE_SECONDS)
 
     def _ended(self, driven: Driven, status: int, state: StudyState | None) -> None:
@@ -178,8 +179,8 @@ class Dispatcher:
         log.info("driver ended", study=claim.study_id, epoch=claim.epoch, status=status, state=state)
         if state is None or state.is_final:
             self._transient_tries.pop(claim.study_id, None)
-        elif state is StudyState.CANCELLING:
-            self._end(claim, StudyState.CANCELLED, "")
+        elif state in STOPPED:
+            self._end(claim, STOPPED[state], "")
         elif status == 0:  # it was asked to stop, and stopped
             self._give_back(claim, delay_seconds=0.0)
         elif status == EX_TEMPFAIL:

@@ -4,7 +4,7 @@ YAML is looked at event by event before anything is built from it: depth and the
 bounded, so that neither recursion nor a "billion laughs" costs anything.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from http import HTTPStatus
 import json
 from math import isfinite
@@ -26,6 +26,19 @@ _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 def read_study(body: bytes, content_type: str) -> StudySpec:
     """The study in a request's body. Raises BadRequestError where there is no document, SpecError where it is wrong."""
+    return parse_study(read_document(body, content_type))
+
+
+def read_changes(body: bytes, content_type: str) -> Mapping[str, Any]:
+    """A merge patch of a study (RFC 7396) in a request's body; none when the body is empty. Raises as `read_study`."""
+    document = read_document(body, content_type) if body.strip() else {}
+    if not isinstance(document, Mapping):
+        raise SpecError.at("", f"changes are a mapping of fields, this is {type(document).__name__}")
+    return document
+
+
+def read_document(body: bytes, content_type: str) -> Any:
+    """The JSON or YAML in a request's body, bounded, of storable values. Raises BadRequestError, SpecError."""
     media_type = content_type.partition(";")[0].strip().lower()
     if media_type and media_type not in JSON_TYPES + YAML_TYPES:
         allowed = f"{JSON_TYPES[0]} or {YAML_TYPES[0]}"
@@ -34,7 +47,7 @@ def read_study(body: bytes, content_type: str) -> StudySpec:
     problems = list(_unsafe(document, ""))
     if problems:
         raise SpecError(problems)
-    return parse_study(document)
+    return document
 
 
 def _text(body: bytes) -> str:

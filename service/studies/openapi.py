@@ -7,7 +7,7 @@ from fastapi import FastAPI
 from mutransfer.spec import StudySpec
 from service.problems import MEDIA_TYPE, ProblemRead
 from service.studies.documents import JSON_TYPES, YAML_TYPES
-from service.studies.schemas import EXAMPLE_STUDY
+from service.studies.schemas import EXAMPLE_STUDY, StudyRead
 
 STUDY_INPUT = "StudyInput"
 REFERENCE = "#/components/schemas/{model}"
@@ -38,6 +38,26 @@ STUDY_BODY: dict[str, Any] = {
                 "schema": {"type": "string"},
                 "examples": {"quickstart": {"summary": "Two arms over widths 32 to 256", "value": EXAMPLE_YAML}},
             },
+        },
+    }
+}
+
+#: What a repeated submission is answered.
+ACCEPTED_BEFORE: dict[int | str, dict[str, Any]] = {
+    200: {"model": StudyRead, "description": "Submitted before with this key."}
+}
+#: The body of POST /studies/{id}/extend and /clone.
+CHANGES_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": False,
+        "description": "A merge patch of the study (RFC 7396): objects merge, lists and values replace, null restores "
+        "the default.",
+        "content": {
+            JSON_TYPES[0]: {
+                "schema": {"type": "object"},
+                "examples": {"wider": {"summary": "Two more targets", "value": {"widths": {"targets": [128, 256]}}}},
+            },
+            YAML_TYPES[0]: {"schema": {"type": "string"}, "example": "search: {seeds: {max: 8}}\n"},
         },
     }
 }

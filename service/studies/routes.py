@@ -17,13 +17,14 @@ from service.auth.scopes import READ, SUBMIT
 from service.conditional import ConditionalRoute
 from service.context import ContextDep
 from service.db import studies
-from service.db.session import reading, transact
+from service.db.actions import MAX_PRIORITY
+from service.db.session import reading
 from service.db.states import StudyState
 from service.db.studies import Submission
 from service.studies import read, rendered
 from service.studies.checks import check_study, estimate_study
 from service.studies.documents import read_study
-from service.studies.openapi import BODY, COMMON, CONFLICT, NOT_FOUND, STUDY_BODY
+from service.studies.openapi import ACCEPTED_BEFORE, BODY, COMMON, CONFLICT, NOT_FOUND, STUDY_BODY
 from service.studies.schemas import (
     EXAMPLE_ID,
     EXAMPLE_STREAM,
@@ -70,12 +71,12 @@ EVENT_ANSWERS: dict[int | str, dict[str, Any]] = {
 }
 
 
-async def _body(request: Request) -> bytes:
+async def whole_body(request: Request) -> bytes:
     """The whole body; `bodies.BodyLimit` has bounded it."""
     return await request.body()
 
 
-def _study_of(body: Annotated[bytes, Depends(_body)], request: Request, context: ContextDep) -> StudySpec:
+def _study_of(body: Annotated[bytes, Depends(whole_body)], request: Request, context: ContextDep) -> StudySpec:
     """The study in the request's body, checked. Off the event loop: it parses, and looks at files."""
     spec = read_study(body, request.headers.get("content-type", ""))
     check_study(spec, context.settings)
@@ -83,29 +84,38 @@ def _study_of(body: Annotated[bytes, Depends(_body)], request: Request, context:
 
 
 StudyBody = Annotated[StudySpec, Depends(_study_of)]
+IdempotencyKey = Annotated[
+    str | None,
+    Header(min_length=1, max_length=255, pattern=r"^[!-~]+$", description="Sent again, it makes no second study."),
+]
+Fresh = Annotated[bool, Query(description="Run every trial anew, even where its result is known.")]
+Priority = Annotated[
+    int, Query(ge=-MAX_PRIORITY, le=MAX_PRIORITY, description="Studies of higher priority are driven first.")
+]
 
 
 @router.post(
     "/studies", status_code=201, dependencies=[SUBMIT], openapi_extra=STUDY_BODY,
-    responses={200: {"model": StudyRead, "description": "Submitted before with this key."}} | BODY | CONFLICT,
+    responses=ACCEPTED_BEFORE | BODY | CONFLICT,
 )  # fmt: skip
 def submit_study(
     spec: StudyBody,
     context: ContextDep,
     response: Response,
-    idempotency_key: Annotated[
-        str | None,
-        Header(min_length=1, max_length=255, pattern=r"^[!-~]+$", description="Sent again, it makes no second study."),
-    ] = None,
-    fresh: Annotated[bool, Query(description="Run every trial anew, even where its result is known.")] = False,
+    idempotency_key: IdempotencyKey = None,
+    fresh: Fresh = False,
+    priority: Priority = 0,
 ) -> StudyRead:
     """Submit a study. It is queued at once, and stays accepted whatever happens to this process."""
     submission = Submission(
-        spec=spec,
-        trials_expected=estimate_study(spec).trials_expected,
-        nonce=token_hex(8) if fresh else "",
-        idempotency_key=idempotency_key,
-    )
+        spec=spec, trials_expected=estimate_study(spec).trials_expected, nonce=token_hex(8) if fresh else "",
+        priority=priority, idempotency_key=idempotency_key,
+    )  # fmt: skip
+    return accepted(context, submission, response)
+
+
+def accepted(context: ContextDep, submission: Submission, response: Response) -> StudyRead:
+    """Accept a study; the answer says whether it is new, and where it is."""
     row, is_new = studies.submit(context.sessions, submission)
     response.status_code = 201 if is_new else 200
     response.headers["Location"] = f"/api/v1/studies/{row.id}"
@@ -144,14 +154,6 @@ def show_study(study_id: StudyId, context: ContextDep) -> Response:
 
 def _json(text: str) -> Response:
     return Response(text, media_type="application/json")
-
-
-@router.post("/studies/{study_id}/cancel", dependencies=[SUBMIT], responses=NOT_FOUND | CONFLICT)
-def cancel_study(study_id: StudyId, context: ContextDep) -> StudyRead:
-    """Stop a study: a queued one at once, a running one as soon as its driver has stopped its trials."""
-    transact(context.sessions, lambda session: studies.cancel(session, study_id))
-    with reading(context.sessions) as session:
-        return read.study(session, study_id)
 
 
 @router.get("/studies/{study_id}/result", dependencies=[READ], responses=NOT_FOUND)

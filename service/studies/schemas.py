@@ -34,6 +34,8 @@ EXAMPLE_READ: dict[str, Any] = {
     "name": "quickstart",
     "project": "default",
     "state": "completed",
+    "priority": 0,
+    "revision": 1,
     "spec": EXAMPLE_STUDY,
     "digest": "5f0c6f2f4f7d5d0f3f3a4b1f0d2e9c7a",
     "created_at": "2026-11-22T04:00:00Z",
@@ -74,6 +76,8 @@ class StudyRead(BaseModel):
     name: str
     project: str
     state: StudyState
+    priority: int = Field(description="Studies of higher priority are driven first.")
+    revision: int = Field(description="Rises when the study is retried or extended.")
     spec: StudySpec
     digest: str = Field(description="Identity of the question: equal specs have equal digests.")
     created_at: datetime
@@ -106,6 +110,8 @@ def _fields(row: StudyRow, tally: Tally) -> dict[str, Any]:
         "name": row.name,
         "project": row.project,
         "state": StudyState(row.state),
+        "priority": row.priority,
+        "revision": row.revision,
         "digest": row.digest,
         "created_at": utc(row.created_at),
         "started_at": utc(row.started_at),

@@ -103,7 +103,10 @@ class Home:
     def finish(self, claim: Claim, state: StudyState, error: str) -> None:
         """Ends a study for a dispatcher."""
         store = DriverStore(self.sessions, claim.study_id, claim.epoch, ttl_seconds=self.ttl_seconds)
-        store.finish(state, result=None, error=error)
+        if state is StudyState.PAUSED:
+            store.leave()
+        else:
+            store.finish(state, result=None, error=error)
 
     def dispatcher(self, *, limit: int = 1, **environment: str) -> Dispatcher:
         """A dispatcher in this process, on the stub driver."""

@@ -6,7 +6,7 @@ word of the study's name:
 ok        plays to the end                    crash     exit status 1
 temp      75 until the third epoch            killed    kill -9 of itself after five trials of its first epoch
 late      fails its study after two           hang      starts a child in its own process group, then waits; stops on
-          lifetimes of an unrenewed lease               SIGTERM and cancellation
+          lifetimes of an unrenewed lease               SIGTERM, pause and cancellation
 frozen    SIGSTOP of itself in its first      stubborn  the same, but deaf to both
           epoch, then plays to the end
 """
@@ -114,7 +114,9 @@ def hang(store: DriverStore, study: DriverStudy, *, deaf: bool) -> None:
         if not deaf and store.cancel_requested():
             store.finish("cancelled", result=None)
             return
-    store.release()
+        if not deaf and store.standing().state is StudyState.PAUSING:
+            break
+    store.leave()
 
 
 def main() -> int:

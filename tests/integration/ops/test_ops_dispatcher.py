@@ -8,6 +8,7 @@ import time
 import pytest
 from sqlalchemy import func, select
 
+from service.db import actions
 from service.db.leases import Leases
 from service.db.session import reading
 from service.db.states import StudyState
@@ -137,7 +138,7 @@ def test_shutdown_ends_drivers_with_their_children_and_gives_the_study_back(sqli
 def test_cancellation_reaches_the_driver_or_ends_it(
     sqlite_home: Home, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.dispatch.dispatcher.CANCEL_GRACE_SECONDS", 1.5)
+    monkeypatch.setattr("service.dispatch.dispatcher.STOP_GRACE_SECONDS", 1.5)
     monkeypatch.setattr("service.dispatch.dispatcher.GRACE_SECONDS", 1.0)
     study_id = sqlite_home.submit(kind)
     dispatcher = sqlite_home.dispatcher()
@@ -147,6 +148,33 @@ def test_cancellation_reaches_the_driver_or_ends_it(
     assert sqlite_home.row(study_id).state == "cancelling"
     assert drive(dispatcher, sqlite_home, study_id, seconds=30) is StudyState.CANCELLED
     assert not any(is_running(pid) for pid in pids)
+
+
+@pytest.mark.parametrize("kind", ["hang", "stubborn"])
+def test_a_pause_reaches_the_driver_or_ends_it_and_a_resumed_study_is_driven_again(
+    sqlite_home: Home, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.dispatch.dispatcher.STOP_GRACE_SECONDS", 1.5)
+    monkeypatch.setattr("service.dispatch.dispatcher.GRACE_SECONDS", 1.0)
+    study_id = sqlite_home.submit(kind)
+    dispatcher = sqlite_home.dispatcher()
+    dispatcher.tick()
+    pids = processes_of(sqlite_home, study_id)
+    with sqlite_home.sessions.begin() as session:
+        assert actions.pause(session, study_id).state == "pausing"
+
+    def is_paused() -> bool:
+        dispatcher.tick()
+        return sqlite_home.row(study_id).state == "paused"
+
+    wait_until(is_paused, seconds=30, what="the pause")
+    assert not any(is_running(pid) for pid in pids)
+    dispatcher.tick()
+    assert dispatcher.driving == ()
+    with sqlite_home.sessions.begin() as session:
+        assert actions.resume(session, study_id).state == "queued"
+    dispatcher.tick()
+    assert dispatcher.driving == (study_id,)
 
 
 def test_a_cancelled_study_without_a_driver_is_ended_without_starting_one(sqlite_home: Home) -> None:

@@ -6,6 +6,8 @@ import time
 import pytest
 
 from mutransfer.errors import LeaseLostError, TransientError
+from service.db.driver_store import Standing
+from service.db.states import StudyState
 from workers import heartbeat as heartbeat_module
 from workers.control import Control, Stopped, StopReason
 from workers.heartbeat import Heartbeat
@@ -16,7 +18,7 @@ class FakeStore:
 
     def __init__(self) -> None:
         self.renewals: list[float] = []
-        self.cancelled = False
+        self.standing_now = Standing(state=StudyState.RUNNING, revision=1)
         self.fault: Exception | None = None
 
     def renew(self) -> None:
@@ -24,10 +26,10 @@ class FakeStore:
             raise self.fault
         self.renewals.append(time.monotonic())
 
-    def cancel_requested(self) -> bool:
+    def standing(self) -> Standing:
         if self.fault is not None:
             raise self.fault
-        return self.cancelled
+        return self.standing_now
 
 
 def wait_until(condition: Callable[[], object], seconds: float = 10.0) -> None:
@@ -62,7 +64,7 @@ def test_the_lease_is_renewed_every_third_of_its_time(scene: Scene) -> None:
 
 
 def test_a_cancellation_is_heard_and_a_driver_that_stops_is_left_alone(scene: Scene) -> None:
-    scene.store.cancelled = True
+    scene.store.standing_now = Standing(state=StudyState.CANCELLING, revision=1)
     wait_until(lambda: scene.control.reason is StopReason.CANCELLED)
     scene.heartbeat.close()
     time.sleep(0.3)
@@ -70,7 +72,7 @@ def test_a_cancellation_is_heard_and_a_driver_that_stops_is_left_alone(scene: Sc
 
 
 def test_a_driver_that_does_not_stop_is_ended(scene: Scene) -> None:
-    scene.store.cancelled = True
+    scene.store.standing_now = Standing(state=StudyState.CANCELLING, revision=1)
     wait_until(lambda: scene.overdue == [StopReason.CANCELLED])
 
 
@@ -78,6 +80,24 @@ def test_a_lost_lease_stops_the_driver(scene: Scene) -> None:
     scene.store.fault = LeaseLostError("over")
     wait_until(lambda: scene.control.reason is StopReason.LEASE_LOST)
     wait_until(lambda: scene.overdue == [StopReason.LEASE_LOST])
+
+
+@pytest.mark.parametrize(
+    ("now", "reason"),
+    [
+        (Standing(state=StudyState.PAUSING, revision=1), StopReason.DRAIN),
+        (Standing(state=StudyState.PAUSED, revision=1), StopReason.DRAIN),
+        (Standing(state=StudyState.RUNNING, revision=2), StopReason.DRAIN),  # a trial is to be tried again
+        (Standing(state=StudyState.FAILED, revision=1), StopReason.LEASE_LOST),  # a dispatcher gave it up
+    ],
+)
+def test_what_a_person_does_to_the_study_is_heard(scene: Scene, now: Standing, reason: StopReason) -> None:
+    wait_until(lambda: scene.store.renewals)
+    time.sleep(0.1)
+    assert scene.control.reason is None
+    scene.store.standing_now = now
+    wait_until(lambda: scene.control.reason is reason)
+    scene.heartbeat.close()
 
 
 def test_an_outage_stops_nothing(scene: Scene) -> None:
