@@ -1,4 +1,4 @@
-"""Commands about studies on a service: run, submit, watch, list, show, cancel, report, logs."""
+"""Commands about studies on a service: run, submit, watch, list, show, report, logs."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -22,6 +22,7 @@ StudyFile = Annotated[Path, typer.Argument(help="Study file, YAML or JSON (`-`: 
 StudyId = Annotated[str, typer.Argument(help="Id of a study, such as st_01….", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Run every trial anew: reuse no known result.")]
+Priority = Annotated[int, typer.Option(min=-100, max=100, help="Studies of higher priority are driven first.")]
 ReportDir = Annotated[Path | None, typer.Option("--report", help="Folder for the report, its figures and result.json.")]
 
 
@@ -29,7 +30,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands."""
     panel = "Studies"
     for name, command in (
-        ("run", run), ("submit", submit), ("watch", watch), ("list", list_studies), ("show", show), ("cancel", cancel),
+        ("run", run), ("submit", submit), ("watch", watch), ("list", list_studies), ("show", show),
         ("report", report), ("logs", logs),
     ):  # fmt: skip
         app.command(name, rich_help_panel=panel)(command)
@@ -41,13 +42,16 @@ def run(
     json: Json = False,
     report_dir: ReportDir = None,
     fresh: Fresh = False,
+    priority: Priority = 0,
     no_watch: Annotated[bool, typer.Option("--no-watch", help="Wait for the end without showing progress.")] = False,
     idempotency_key: Annotated[str | None, typer.Option(help="Submit at most once under this key.")] = None,
 ) -> None:
     """Submit a study, watch it, print its verdict. Exits 0 on any finished study, 1 if it failed or was cancelled."""
     text = study_text(file)
     with connect(url) as client:
-        study = client.submit(text, idempotency_key=idempotency_key or str(uuid.uuid4()), fresh=fresh)
+        study = client.submit(
+            text, idempotency_key=idempotency_key or str(uuid.uuid4()), fresh=fresh, priority=priority
+        )
         _see_through(client, study, json=json, report_dir=report_dir, quiet=no_watch)
 
 
@@ -62,12 +66,15 @@ def submit(
     url: Url = None,
     json: Json = False,
     fresh: Fresh = False,
+    priority: Priority = 0,
     idempotency_key: Annotated[str | None, typer.Option(help="Submit at most once under this key.")] = None,
 ) -> None:
     """Submit a study and return at once; prints its id."""
     text = study_text(file)
     with connect(url) as client:
-        study = client.submit(text, idempotency_key=idempotency_key or str(uuid.uuid4()), fresh=fresh)
+        study = client.submit(
+            text, idempotency_key=idempotency_key or str(uuid.uuid4()), fresh=fresh, priority=priority
+        )
         typer.echo(study.model_dump_json(indent=2) if json else study.id)
         typer.echo(f"{study.name}: {_page(client, study)}", err=True)
 
@@ -110,13 +117,6 @@ def show(study_id: StudyId, url: Url = None, json: Json = False) -> None:
     if study.error:
         out.print(study.error, markup=False)
     print_verdict(result, out)
-
-
-def cancel(study_id: StudyId, url: Url = None) -> None:
-    """Cancel a study: queued at once, running as soon as its trials have stopped."""
-    with connect(url) as client:
-        study = client.cancel(study_id)
-    typer.echo(f"{study.id} is {study.state.value}")
 
 
 def report(

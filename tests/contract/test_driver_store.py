@@ -6,6 +6,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import StatementError
 
 from mutransfer.errors import ConflictError, LeaseLostError, NotFoundError
+from mutransfer.facts import ModelRecord, ParameterRecord, StudyFacts
 from mutransfer.result import Cost, StudyRef, StudyResult
 from mutransfer.trial import Observation
 from service.db import studies
@@ -227,8 +228,26 @@ def test_facts_are_recorded_once(submit: Submit, drive: Drive) -> None:
     store = drive()
     store.record_facts(build.FACTS)
     store.record_facts(build.FACTS)
-    with pytest.raises(ConflictError, match="submit it anew"):
+    with pytest.raises(ConflictError, match="clone it to run it anew"):
         store.record_facts(build.FACTS.model_copy(update={"vocab": 1}))
+
+
+def test_an_extension_adds_models_of_further_sizes_to_the_facts(submit: Submit, drive: Drive) -> None:
+    submit()
+    store = drive()
+
+    def facts(*widths: int, shape: int = 4) -> StudyFacts:
+        records = tuple(
+            ModelRecord(width=width, depth=2, parameters=(ParameterRecord(name="w", role="hidden", shape=(shape,)),))
+            for width in widths
+        )
+        return build.FACTS.model_copy(update={"own_models": records})
+
+    store.record_facts(facts(16))
+    store.record_facts(facts(32))
+    assert store.study().facts == facts(16, 32)
+    with pytest.raises(ConflictError, match="clone it"):
+        store.record_facts(facts(16, shape=5))
 
 
 def test_cancelling_a_running_study(sessions: Sessions, submit: Submit, drive: Drive) -> None:

@@ -266,3 +266,51 @@ def register_extra(target: object) -> None:
     """An extension's entry point."""
     assert target is app
     app.command("extra")(lambda: print("joined"))  # noqa: T201
+
+
+def test_a_study_is_paused_resumed_cancelled_and_retried(url: str, tmp_path: Path) -> None:
+    path = write_study(tmp_path, "hang actions")
+    study_id = run("submit", str(path), "--priority", "7", url=url).stdout.strip()
+    with Client(url) as client:
+        assert client.get(study_id).priority == 7
+        wait_until(lambda: client.get(study_id).state == "running")
+        assert run("pause", study_id, url=url).stdout == f"{study_id} is pausing\n"
+        wait_until(lambda: client.get(study_id).state == "paused")
+        assert run("resume", study_id, url=url).stdout == f"{study_id} is queued\n"
+        wait_until(lambda: client.get(study_id).state == "running")
+        assert run("priority", study_id, url=url).exit_code == 2
+        assert run("priority", study_id, "9", url=url).stdout.endswith(", priority 9\n")
+        assert run("cancel", study_id, url=url).stdout == f"{study_id} is cancelling\n"
+        wait_until(lambda: client.get(study_id).state == "cancelled")
+        late = run("pause", study_id, url=url)
+        assert (late.exit_code, late.stdout) == (2, "")
+        assert "cancelled" in late.stderr
+        assert run("retry", study_id, url=url).stdout == f"{study_id} is queued\n"
+        run("cancel", study_id, url=url)
+        wait_until(lambda: client.get(study_id).state == "cancelled")
+
+
+def test_a_study_is_extended_and_cloned(url: str, tmp_path: Path) -> None:
+    path = write_study(tmp_path, "ok actions")
+    study_id = run("submit", str(path), url=url).stdout.strip()
+    with Client(url) as client:
+        assert client.wait(study_id).state == "completed"
+        before = client.get(study_id)
+        assert run("extend", study_id, "--targets", "128", "--seeds", "2", url=url).exit_code == 0
+        after = client.wait(study_id)
+        assert (after.state, after.revision) == ("completed", 2)
+        assert after.spec.widths.targets == (64, 128)
+        assert after.spec.search.seeds.max == 2
+        assert after.trials_done > before.trials_done
+        assert {c.width for arm in client.result(study_id).arms for c in arm.curves} == {16, 64, 128}
+        refused = run("extend", study_id, "--set", "train.steps=10", "--targets", "a", url=url)
+        assert refused.exit_code == 2
+        assert "--targets: 'a' is no list" in refused.stderr
+        refused = run("extend", study_id, "--set", "train.steps=10", url=url)
+        assert "train.steps: an extension adds" in refused.stderr
+        changes = tmp_path / "changes.yaml"
+        changes.write_text("name: ok clone\nsearch: {seeds: {max: 3}}\n")
+        cloned = run("clone", study_id, "--changes", str(changes), "--set", "search.seeds.max=4", url=url)
+        clone = client.wait(cloned.stdout.strip())
+        assert (clone.name, clone.spec.search.seeds.max, clone.state) == ("ok clone", 4, "completed")
+        assert clone.device_seconds == 0.0, "every trial was reused"

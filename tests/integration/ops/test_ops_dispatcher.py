@@ -163,14 +163,12 @@ def test_a_pause_reaches_the_driver_or_ends_it_and_a_resumed_study_is_driven_aga
     with sqlite_home.sessions.begin() as session:
         assert actions.pause(session, study_id).state == "pausing"
 
-    def is_paused() -> bool:
+    def is_over() -> bool:
         dispatcher.tick()
-        return sqlite_home.row(study_id).state == "paused"
+        return sqlite_home.row(study_id).state == "paused" and not dispatcher.driving
 
-    wait_until(is_paused, seconds=30, what="the pause")
+    wait_until(is_over, seconds=30, what="the pause")
     assert not any(is_running(pid) for pid in pids)
-    dispatcher.tick()
-    assert dispatcher.driving == ()
     with sqlite_home.sessions.begin() as session:
         assert actions.resume(session, study_id).state == "queued"
     dispatcher.tick()

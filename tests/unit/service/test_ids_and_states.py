@@ -25,8 +25,11 @@ def test_other_texts_are_no_study_ids(text: str) -> None:
 
 
 ALLOWED = {
-    ("queued", "running"), ("queued", "cancelled"), ("queued", "failed"),
-    ("running", "completed"), ("running", "cancelling"), ("running", "failed"),
+    ("queued", "running"), ("queued", "paused"), ("queued", "cancelled"), ("queued", "failed"),
+    ("running", "completed"), ("running", "pausing"), ("running", "cancelling"), ("running", "failed"),
+    ("pausing", "paused"), ("pausing", "running"), ("pausing", "cancelling"), ("pausing", "completed"),
+    ("pausing", "failed"), ("paused", "queued"), ("paused", "cancelled"),
+    ("completed", "queued"), ("failed", "queued"), ("cancelled", "queued"),
     ("cancelling", "cancelled"), ("cancelling", "completed"), ("cancelling", "failed"),
 }  # fmt: skip
 
@@ -41,7 +44,7 @@ def test_only_these_transitions_are_allowed(before: StudyState, after: StudyStat
             before.to(after)
 
 
-def test_final_states_are_those_that_lead_nowhere() -> None:
+def test_final_states_are_those_that_only_a_person_leaves() -> None:
     assert {state.value for state in StudyState if state.is_final} == {"completed", "failed", "cancelled"}
     assert set(TRANSITIONS) == set(StudyState)
 
