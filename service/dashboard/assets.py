@@ -1,7 +1,7 @@
 """Static files: ours from this package, Plotly's out of the installed wheel; gzipped once, cached for good by content.
 
-Our files share one hash (`/static/HASH/page.js`), so that ES modules import each other by relative paths. Plotly has
-a hash of its own, so that it stays cached when ours change.
+Our files share one hash (`/static/HASH/page.js`), so that ES modules import each other by relative paths; the parts of
+the stylesheet are served as one. Plotly has a hash of its own, so that it stays cached when ours change.
 """
 
 from collections.abc import Callable
@@ -13,6 +13,8 @@ from importlib.resources import files
 import re
 
 from fastapi import Request, Response
+
+from service.reports.stylesheet import stylesheet
 
 _TYPES = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 FOREVER = "public, max-age=31536000, immutable"
@@ -63,6 +65,7 @@ class Assets:
             for entry in sorted(folder.iterdir(), key=lambda entry: entry.name)
             if entry.is_file()
         }
+        self._ours["style.css"] = Asset(stylesheet().encode(), _TYPES["css"])
         self._plotly = Asset((files("plotly") / "package_data" / "plotly.min.js").read_bytes(), "text/javascript")
         self.hash = _digest(*(asset.body for asset in self._ours.values()))
         self.plotly_hash = _digest(self._plotly.body)
@@ -77,10 +80,6 @@ class Assets:
     def plotly_url(self) -> str:
         """Where Plotly's JavaScript is served."""
         return f"/static/plotly-{self.plotly_hash}.js"
-
-    def text(self, name: str) -> str:
-        """The text of one of our files, for documents that carry it inside."""
-        return self._ours[name].body.decode()
 
     def find(self, path: str) -> Asset | None:
         """The file at `/static/{path}`; None for an unknown one or for content of another version."""

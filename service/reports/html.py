@@ -18,6 +18,7 @@ from service.reports.cards import arm_cards
 from service.reports.figures import charts
 from service.reports.markdown import cost_words
 from service.reports.palette import THEMES
+from service.reports.stylesheet import stylesheet
 from service.reports.tables import transfer_table
 from service.reports.templating import render
 
@@ -33,6 +34,10 @@ def _static(name: str) -> Markup:
     return Markup((files("service.dashboard") / "static" / name).read_text("utf-8"))  # noqa: S704 - our own file
 
 
+def _style() -> Markup:
+    return Markup(stylesheet())  # noqa: S704 - our own files
+
+
 def _inline_json(document: object) -> Markup:
     """JSON that may stand in a script element: no `<` ends it early."""
     return Markup(json.dumps(document, separators=(",", ":")).replace("<", "\\u003c"))  # noqa: S704 - escaped here
@@ -44,6 +49,6 @@ def report_html(result: StudyResult, spec: StudySpec) -> str:
     return render(
         "report.html", result=result, spec=spec, answer=words.answer(result), cards=arm_cards(result),
         charts=charts(result, spec), transfer=transfer_table(result), conditions=words.conditions(spec),
-        cost=cost_words(result.cost), style=_static("style.css"), theme_script=_static("theme.js"),
+        cost=cost_words(result.cost), style=_style(), theme_script=_static("theme.js"),
         charts_script=_static("charts.js"), figures=_inline_json(figures), plotly=Markup(packed_plotly()),  # noqa: S704
     )  # fmt: skip

@@ -1,4 +1,7 @@
-// What every page does: appearance switch, times in the viewer's zone, copy buttons, dialogs, filters.
+// What every page does: appearance switch, times in the viewer's zone, copy buttons, dialogs, actions, shortcuts.
+
+import { call } from "./api.js";
+import { keys } from "./keys.js";
 
 const NAMES = { auto: "automatic", light: "light", dark: "dark" };
 const NEXT = { auto: "light", light: "dark", dark: "auto" };
@@ -53,15 +56,19 @@ async function copy(button) {
   setTimeout(() => (button.textContent = before), 1600);
 }
 
+// A form that is an action of the API: its fields, where it has some, are the body.
 async function act(form) {
   const output = form.querySelector("[role=alert]");
-  const answer = await fetch(form.action, { method: "POST" }).catch(() => null);
-  if (answer?.ok) {
-    location.reload();
-    return;
-  }
-  const problem = await answer?.json().catch(() => null);
-  output.textContent = problem?.detail ?? "The service does not answer. Nothing was changed.";
+  const fields = Object.fromEntries([...new FormData(form)].filter(([, value]) => value !== ""));
+  const body = form.dataset.action === "json" ? numbered(form, fields) : undefined;
+  const answer = await call("POST", form.getAttribute("action"), { body });
+  if (answer.ok) location.reload();
+  else output.textContent = answer.problem;
+}
+
+function numbered(form, fields) {
+  const number = (name) => form.elements[name]?.type === "number";
+  return Object.fromEntries(Object.entries(fields).map(([name, value]) => [name, number(name) ? Number(value) : value]));
 }
 
 function wire() {
@@ -77,19 +84,10 @@ function wire() {
       act(event.target);
     }
   });
-  const search = document.querySelector("input[data-search]");
-  let waiting;
-  search?.addEventListener("input", () => {
-    clearTimeout(waiting);
-    waiting = setTimeout(() => search.form.requestSubmit(), 400);
-  });
-  if (search?.value) {
-    search.focus();
-    search.setSelectionRange(search.value.length, search.value.length);
-  }
 }
 
 themeSwitch();
 wire();
+keys();
 tellTimes();
 setInterval(tellTimes, 30_000);

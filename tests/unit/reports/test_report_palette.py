@@ -1,8 +1,8 @@
 import re
 
 from mutransfer.spec import Parametrization
-from service.reports.html import _static
 from service.reports.palette import DARK, LIGHT, THEMES, Theme, arm_style, faded, size_colours, viridis
+from service.reports.stylesheet import stylesheet
 
 OKABE_ITO = {"#000000", "#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7"}
 
@@ -60,7 +60,7 @@ def test_fifty_six_arms_differ_in_colour_or_marker() -> None:
 
 
 def test_the_stylesheet_colours_arms_as_charts_do() -> None:
-    style = _static("style.css")
+    style = stylesheet()
     found = re.findall(r"\.arm-(\d) \{ color: light-dark\((#\w{6}), (#\w{6})\); \}", style)
     assert found == [(str(i), LIGHT.arms[i], DARK.arms[i]) for i in range(7)]
 

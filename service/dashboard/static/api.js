@@ -1,0 +1,33 @@
+// Calls the API: sends the page's CSRF token where it carries one, and turns problem documents into words.
+
+const SILENT = "The service does not answer. Nothing was changed.";
+
+export function headers(extra = {}) {
+  const token = document.querySelector('meta[name="csrf-token"]')?.content;
+  return token ? { ...extra, "X-CSRF-Token": token } : extra;
+}
+
+// Resolves to { ok, status, body, problem }: `problem` says what went wrong, field by field where the API does.
+export async function call(method, path, { body, type = "application/json" } = {}) {
+  const own = body === undefined ? {} : { "Content-Type": type };
+  const text = body === undefined || typeof body === "string" ? body : JSON.stringify(body);
+  const answer = await fetch(path, { method, headers: headers(own), body: text }).catch(() => null);
+  if (!answer) return { ok: false, status: 0, body: null, problem: SILENT };
+  const found = await answer.json().catch(() => null);
+  return { ok: answer.ok, status: answer.status, body: found, problem: answer.ok ? "" : words(found, answer.status) };
+}
+
+function words(problem, status) {
+  const said = (problem?.errors ?? []).map(({ field, message }) => (field ? `${field}: ${message}` : message));
+  return said.length ? said.join("; ") : (problem?.detail || problem?.title || `The service answered ${status}.`);
+}
+
+let silence;
+
+// A line at the foot of the page, read out by screen readers, gone after a while.
+export function say(text) {
+  const place = document.querySelector("[data-said]");
+  place.textContent = text;
+  clearTimeout(silence);
+  silence = setTimeout(() => (place.textContent = ""), 4000);
+}

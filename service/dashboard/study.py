@@ -1,0 +1,107 @@
+"""The routes of one study: its page, figures, tables and reports. Reading only; actions go through the API."""
+
+from collections.abc import Iterable
+import json
+from typing import Annotated
+
+from fastapi import Query, Request, Response
+from fastapi.responses import HTMLResponse, PlainTextResponse
+from sqlalchemy.orm import Session
+
+from mutransfer.spec import StudySpec
+from service.dashboard.assets import packed
+from service.dashboard.frame import MAX_TEXT, NO_CACHE, Frame, Route
+from service.dashboard.study_page import Asked, page_chart, page_charts, study_view
+from service.db import studies
+from service.db.events import EventKind
+from service.reports.html import report_html
+from service.reports.markdown import report_markdown
+from service.reports.palette import LIGHT, THEMES
+from service.studies.read import result_document
+
+_Text = Annotated[str | None, Query(max_length=MAX_TEXT)]
+_Size = Annotated[str | None, Query(max_length=12)]
+
+
+def _number(text: str | None) -> int | None:
+    """A positive whole number, None for anything else: a form's empty field is no error."""
+    return int(text) if text and text.isascii() and text.isdigit() and int(text) > 0 else None
+
+
+class Study:
+    """The handlers."""
+
+    def __init__(self, frame: Frame) -> None:
+        self._frame = frame
+
+    def page(
+        self, request: Request, study_id: str, arm: _Text = None, size: _Size = None, recipe_width: _Size = None,
+        recipe_arm: _Text = None, audit_arm: _Text = None,
+    ) -> Response:  # fmt: skip
+        """One study, top to bottom."""
+        asked = Asked(
+            arm=arm, size=_number(size), recipe_width=_number(recipe_width), recipe_arm=recipe_arm,
+            audit_arm=audit_arm,
+        )  # fmt: skip
+
+        def answer(session: Session) -> Response:
+            view = study_view(session, study_id, asked)
+            kinds = [kind.value for kind in EventKind]
+            return self._frame.html(request, "study.html", here="home", view=view, kinds=kinds)
+
+        return self._frame.read(request, answer)
+
+    def figures(
+        self, request: Request, study_id: str, theme: str = "light", arm: _Text = None, size: _Size = None,
+        audit_arm: _Text = None,
+    ) -> Response:  # fmt: skip
+        """All charts of a study's page in one theme, as Plotly figures."""
+        asked = Asked(arm=arm, size=_number(size), audit_arm=audit_arm)
+        colours = THEMES.get(theme, LIGHT)
+
+        def answer(session: Session) -> Response:
+            found = [chart.document() for chart in page_charts(session, study_id, asked, colours)]
+            body = json.dumps({"charts": found}, separators=(",", ":")).encode()
+            return packed(request, body, "application/json", cache=NO_CACHE)
+
+        return self._frame.read(request, answer)
+
+    def table(
+        self, request: Request, study_id: str, key: str, arm: _Text = None, size: _Size = None,
+        audit_arm: _Text = None,
+    ) -> Response:  # fmt: skip
+        """The table of one chart as CSV."""
+        asked = Asked(arm=arm, size=_number(size), audit_arm=audit_arm)
+
+        def answer(session: Session) -> Response:
+            chart = page_chart(session, study_id, key, asked)
+            name = f'attachment; filename="{study_id}-{key}.csv"'
+            return Response(chart.table.csv(), media_type="text/csv", headers={"Content-Disposition": name})
+
+        return self._frame.read(request, answer)
+
+    def report(self, request: Request, study_id: str, kind: str) -> Response:
+        """The study's report: one file that needs nothing else, as HTML or Markdown."""
+        if kind not in ("html", "md"):
+            return self._frame.missing(request, f"a report comes as html or md, not as {kind}")
+
+        def answer(session: Session) -> Response:
+            spec = StudySpec.model_validate(studies.get(session, study_id).spec)
+            result = result_document(session, study_id)
+            headers = {"Content-Disposition": f'attachment; filename="{study_id}-report.{kind}"'}
+            if kind == "md":
+                return PlainTextResponse(report_markdown(result, spec), media_type="text/markdown", headers=headers)
+            return HTMLResponse(report_html(result, spec), headers=headers)
+
+        return self._frame.read(request, answer)
+
+
+def routes(frame: Frame) -> Iterable[Route]:
+    """Everything below one study's address."""
+    pages = Study(frame)
+    return [
+        ("/studies/{study_id}", pages.page),
+        ("/studies/{study_id}/figures.json", pages.figures),
+        ("/studies/{study_id}/figures/{key}.csv", pages.table),
+        ("/studies/{study_id}/report.{kind}", pages.report),
+    ]
