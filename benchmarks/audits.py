@@ -23,7 +23,7 @@ from workers.data import prepare
 REPOSITORY = Path(__file__).resolve().parent.parent
 RESULTS = REPOSITORY / "docs" / "results" / "audits"
 PAGE = REPOSITORY / "docs" / "audits.md"
-WIDTHS, SEEDS, STEPS = (64, 128, 256, 512), 2, 10
+WIDTHS, SEEDS, STEPS = (128, 256, 512, 1024), 4, 10
 
 #: Optimizer: the rate of its audit in octaves, well below its optimum, and arms besides SP and μP.
 OPTIMIZERS: dict[str, tuple[float, tuple[dict[str, Any], ...]]] = {
@@ -90,7 +90,7 @@ HEAD = """# Audits
 What `mutransfer audit` finds for every optimizer: exponents in width of the change of weights and of outputs, 95 %
 intervals, predicted 0. Printed by `python -m benchmarks.audits --render` from the documents in
 [docs/results/audits](results/audits); `python -m benchmarks.audits` runs what is missing. MLP of two hidden layers,
-widths 64 to 512, 10 counted steps, two seeds. ✕ fails (the interval lies outside ±0.2), ? is undecided.
+widths 128 to 1024, 10 counted steps, four seeds. ✕ fails (the interval lies outside ±0.2), ? is undecided.
 
 """
 COLUMNS = (

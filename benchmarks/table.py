@@ -42,6 +42,7 @@ def _pair(optimizer: str) -> tuple[Arm, Arm]:
 
 
 UNSCALED_EPS = {"options": {"scale_eps": False}}
+GRAFT = {"graft": "adam", "adamw_lr_factor": 1.0}
 
 #: Study name: (arms, lowest and highest rate to begin with in octaves, changes to the study).
 STUDIES: dict[str, tuple[Sequence[Arm], tuple[int, int], Mapping[str, Any]]] = {
@@ -76,7 +77,7 @@ STUDIES: dict[str, tuple[Sequence[Arm], tuple[int, int], Mapping[str, Any]]] = {
     "shampoo-mended": (
         (
             _arm("shampoo", name="blocks", options={"block_size": 32}),
-            _arm("shampoo", name="adam-graft", options={"graft": "adam", "adamw_lr_factor": 1.0}),
+            _arm("shampoo", name="adam-graft", options=GRAFT),
             _arm("shampoo", name="spectral", options={"spectral_norm": True}),
         ),
         (-6, -2),
@@ -95,6 +96,52 @@ STUDIES: dict[str, tuple[Sequence[Arm], tuple[int, int], Mapping[str, Any]]] = {
         (-8, -4),
         {"widths": {"base": 64, "proxy": [32, 64], "targets": [128, 256]}},
     ),
+    # What `derive` measures for the grafted update, (1/3, 1/3), against the published (1/2, 1/2).
+    "shampoo-graft": (
+        (
+            _arm("shampoo", name="adam-graft", options=GRAFT),
+            _arm("shampoo", name="adam-graft-derived", options=GRAFT, rule="derived", law=[0.3333, 0.3333]),
+        ),
+        (-6, -2),
+        {},
+    ),
+    # Embedding and readout at Muon's own rate instead of a tenth of it.
+    "muon-readout": (
+        tuple(_arm("muon", scaling, "full-readout", options={"adamw_lr_factor": 1.0}) for scaling in ("sp", "mup")),
+        (-6, -2),
+        {},
+    ),
+    "depth": (
+        (*_pair("adamw"), _arm("muon")),
+        (-7, -3),
+        {
+            "widths": {"proxy": [32], "targets": []},
+            "depth": {"base": 2, "proxy": [1, 2], "targets": [4, 8]},
+        },
+    ),
+    "compute-optimal": (
+        _pair("adamw"),
+        (-7, -3),
+        {
+            "train": {"steps": None, "tokens_per_parameter": 20, "batch": 64, "weight_decay": 0.001},
+            "widths": {"proxy": [16, 32], "targets": [64]},
+        },
+    ),
+    "tuned": (
+        (_arm("adamw"),),
+        (-7, -3),
+        {
+            "search": {
+                "algorithm": "tpe",
+                "samples": 40,
+                "parameters": {
+                    "weight_decay": {"low": 1e-4, "high": 1e-1},
+                    "embedding_lr_factor": {"low": 0.1, "high": 10.0},
+                    "readout_lr_factor": {"low": 0.1, "high": 10.0},
+                },
+            },
+        },
+    ),
 }
 
 
@@ -112,7 +159,7 @@ def document(name: str) -> dict[str, Any]:
         "search": {"lr_octaves": {"low": low, "high": high, "limit": [-18, 6]}, "seeds": {"min": 2, "max": 2}},
     }
     for section, values in changes.items():
-        study[section] = {**study[section], **values}
+        study[section] = {**study.get(section, {}), **values}
     return study
 
 
@@ -170,8 +217,9 @@ def render() -> str:
 def _rows(name: str) -> Iterator[str]:
     kept = json.loads((RESULTS / f"{name}.json").read_text())
     result = StudyResult.model_validate(kept["result"])
-    widths = kept["study"]["widths"]
-    span = f"{widths['proxy'][-1]} → {widths['targets'][-1]}"
+    study = kept["study"]
+    axis = study.get("depth", study["widths"])
+    span = f"{'depth ' if 'depth' in study else ''}{axis['proxy'][-1]} → {axis['targets'][-1]}"
     for arm in result.arms:
         yield f"| {name} | {arm.name} | {span} | {_numbers(arm)} | {kept['date']} |"
 

@@ -43,7 +43,7 @@ def build_optimizer(model):
 
 
 _CURVATURE = """Sophia needs curvature besides gradients: before a step at which `optimizer.curvature_due` is true, call
-`optimizer.update_curvature(...)` (mutransfer's workers/curvature.py does); without it the step is sign descent.
+`optimizer.update_curvature(...)` (mutransfer's optimizers/curvature.py does); without it the step is sign descent.
 
 """
 

@@ -3,7 +3,8 @@
 The matrix `W` of shape `(d_out, d_in)` sits inside a network that satisfies the spectral condition at every size:
 features of order 1 on both of its sides, a loss of order 1, so that its gradient is what it would be in a real model
 (entries of order 1/d_out). Only `W` is trained, at a learning rate so small that nothing else changes; every step sees
-fresh samples, so that momentum and second moments have the noise they are made for.
+fresh samples, so that momentum and second moments have the noise they are made for. Sophia gets its curvature from the
+same samples, as in training.
 
 Shapes: N samples, F features of the data, I = d_in, O = d_out, C classes.
 """
@@ -18,6 +19,7 @@ import torch.nn.functional as F
 from torch.optim import Optimizer
 
 from mutransfer.update_law import ShapeNorm
+from optimizers.curvature import CurvatureBatch, sophias, update_curvature
 
 FEATURES, CLASSES = 16, 8
 #: Updates are differences of weights at a tiny rate: single precision would round them away.
@@ -80,16 +82,17 @@ def _norm(factory: Factory, probe: Probe, d_out: int, d_in: int, seed: int) -> f
     norms: list[Tensor] = []
     for step in range(probe.last):
         before = layer.weight.detach().clone()
-        _step(layer, optimizer, teacher_FC, probe.samples, generator)
+        data_NF = torch.randn(probe.samples, FEATURES, generator=generator, dtype=DTYPE)
+        labels_N = (data_NF @ teacher_FC).argmax(dim=1)
+        batch = CurvatureBatch(logits=layer, x_BT=data_NF[:, None], y_BT=labels_N[:, None], seed=seed, step=step)
+        update_curvature(sophias(optimizer), batch)
+        _step(layer, optimizer, data_NF, labels_N)
         if step + 1 >= probe.first:
             norms.append(torch.linalg.matrix_norm(layer.weight.detach() - before, ord=2) / probe.lr)
     return float(torch.stack(norms).square().mean().sqrt())
 
 
-def _step(layer: Layer, optimizer: Optimizer, teacher_FC: Tensor, samples: int, generator: torch.Generator) -> None:
-    data_NF = torch.randn(samples, FEATURES, generator=generator, dtype=DTYPE)
-    labels_N = (data_NF @ teacher_FC).argmax(dim=1)
-
+def _step(layer: Layer, optimizer: Optimizer, data_NF: Tensor, labels_N: Tensor) -> None:
     def closure() -> float:
         optimizer.zero_grad(set_to_none=True)
         with torch.enable_grad():

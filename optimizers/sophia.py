@@ -9,7 +9,7 @@ For each parameter `W` with gradient `g`, curvature estimates `e` every `every` 
     d = max(rho h, eps)                      hutchinson, whose estimates may be negative
     W <- (1 - lr wd) W - lr clip(m / d, ±1)
 
-No bias correction. The optimizer keeps `h` and the clock; who has the model computes `e` (workers.curvature):
+No bias correction. The optimizer keeps `h` and the clock; who has the model computes `e` (optimizers.curvature):
 
     if optimizer.curvature_due:
         optimizer.update_curvature({parameter: e, ...}, tokens=B)

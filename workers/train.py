@@ -17,7 +17,7 @@ from models import build
 from mutransfer.parametrize import ModelScaling
 from mutransfer.trial import HistoryPoint, TrialResult, TrialSpec, TrialStatus
 from optimizers import build_optimizer
-from workers.curvature import CurvatureBatch, sophias, update_curvature
+from optimizers.curvature import CurvatureBatch, sophias, update_curvature
 from workers.data import TokenData
 from workers.divergence import DivergenceMonitor
 from workers.schedule import schedule_factor

@@ -10,11 +10,11 @@ from torch import Tensor
 import torch.nn.functional as F
 
 from mutransfer.errors import SpecError
+from optimizers import curvature
 from optimizers.composite import Composite
+from optimizers.curvature import CurvatureBatch, gnb_gradients, hutchinson_products, sample_labels, sophias
 from optimizers.sophia import Sophia
 from tests.trials import small_trial, token_data
-from workers import curvature
-from workers.curvature import CurvatureBatch, gnb_gradients, hutchinson_products, sample_labels, sophias
 from workers.train import Trainer
 
 ESTIMATORS = ["gnb", "hutchinson"]
