@@ -1,7 +1,8 @@
 """`python -m benchmarks.audits`: the audit of every optimizer under SP and μP, variants of disputed rules included.
 
 Each arm's result document is kept in `docs/results/audits/`, and an arm that has one is not run again;
-`docs/audits.md` is printed from those documents alone (`--render`).
+`docs/audits.md` is printed from those documents alone (`--render`). `--device cuda` audits wider models, kept in
+`docs/results/audits-wide/`.
 """
 
 import argparse
@@ -14,16 +15,20 @@ from typing import Any
 
 import torch
 
-from benchmarks.machine import machine
+from benchmarks.machine import machine_with
 from mutransfer.audit import AuditResult, Exponent, LayerAudit, Quantity, judge_audit, suspects
 from mutransfer.spec import StudySpec, parse_study
 from workers.audit import audit_setting, run_audit
 from workers.data import prepare
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-RESULTS = REPOSITORY / "docs" / "results" / "audits"
+RESULTS = {
+    "cpu": REPOSITORY / "docs" / "results" / "audits",
+    "cuda": REPOSITORY / "docs" / "results" / "audits-wide",
+}
 PAGE = REPOSITORY / "docs" / "audits.md"
-WIDTHS, SEEDS, STEPS = (128, 256, 512, 1024), 4, 10
+WIDTHS = {"cpu": (128, 256, 512, 1024), "cuda": (512, 1024, 2048, 4096)}
+SEEDS, STEPS = 4, 10
 
 #: Optimizer: the rate of its audit in octaves, well below its optimum, and arms besides SP and μP.
 OPTIMIZERS: dict[str, tuple[float, tuple[dict[str, Any], ...]]] = {
@@ -46,8 +51,8 @@ OPTIMIZERS: dict[str, tuple[float, tuple[dict[str, Any], ...]]] = {
 }
 
 
-def study() -> tuple[StudySpec, dict[str, float]]:
-    """All arms as one study of the MLP family, and each arm's rate."""
+def study(device: str) -> tuple[StudySpec, dict[str, float]]:
+    """All arms as one study of the MLP family over the device's widths, and each arm's rate."""
     arms, rates = [], {}
     for optimizer, (rate, more) in OPTIMIZERS.items():
         plain = ({"parametrization": "sp"}, {"parametrization": "mup"})
@@ -62,27 +67,29 @@ def study() -> tuple[StudySpec, dict[str, float]]:
             rates[arm["name"]] = rate
     document = {
         "version": 1, "name": "audits", "model": {"family": "mlp", "depth": 2, "context": 8},
-        "train": {"batch": 16, "steps": 100}, "widths": {"base": WIDTHS[0], "proxy": list(WIDTHS)}, "arms": arms,
+        "train": {"batch": 16, "steps": 100}, "arms": arms,
+        "widths": {"base": WIDTHS[device][0], "proxy": list(WIDTHS[device])},
     }  # fmt: skip
     return parse_study(document), rates
 
 
-def run() -> None:
+def run(device: str) -> None:
     """Audit the arms that have no document yet."""
     torch.set_num_threads(1)
-    spec, rates = study()
+    spec, rates = study(device)
     with tempfile.TemporaryDirectory() as cache:
         data = prepare(spec.data, Path(cache))
         for arm in spec.arms:
-            path = RESULTS / f"{arm.name}.json"
+            path = RESULTS[device] / f"{arm.name}.json"
             if path.exists():
                 continue
             print(arm.name, flush=True)
             setting = audit_setting(spec, arm, steps=STEPS, lr_octaves=rates[arm.name])
-            result = judge_audit(run_audit(spec, setting, data, widths=WIDTHS, seeds=SEEDS), setting)
-            made = {"date": datetime.date.today().isoformat(), "machine": machine()}
-            RESULTS.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps({**made, "audit": result.model_dump(mode="json")}, indent=1) + "\n")
+            runs = run_audit(spec, setting, data, widths=WIDTHS[device], seeds=SEEDS, device=device)
+            result = judge_audit(runs, setting).model_dump(mode="json")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            made = {"date": datetime.date.today().isoformat(), "machine": machine_with(device), "audit": result}
+            path.write_text(json.dumps(made, indent=1) + "\n")
 
 
 HEAD = """# Audits
@@ -90,9 +97,9 @@ HEAD = """# Audits
 What `mutransfer audit` finds for every optimizer: exponents in width of the change of weights and of outputs, 95 %
 intervals, predicted 0. Printed by `python -m benchmarks.audits --render` from the documents in
 [docs/results/audits](results/audits); `python -m benchmarks.audits` runs what is missing. MLP of two hidden layers,
-widths 128 to 1024, 10 counted steps, four seeds. ✕ fails (the interval lies outside ±0.2), ? is undecided.
-
+10 counted steps, four seeds. ✕ fails (the interval lies outside ±0.2), ? is undecided.
 """
+TITLES = {"cpu": "On a CPU", "cuda": "Wider, on a GPU (`--device cuda`, [documents](results/audits-wide))"}
 COLUMNS = (
     "arm",
     "audit",
@@ -106,12 +113,17 @@ COLUMNS = (
 
 def render() -> str:
     """The page, from the documents alone."""
-    spec, _ = study()
-    paths = [RESULTS / f"{arm.name}.json" for arm in spec.arms]
+    return HEAD + "".join(_section(device) for device in RESULTS if RESULTS[device].exists())
+
+
+def _section(device: str) -> str:
+    spec, _ = study(device)
+    paths = [RESULTS[device] / f"{arm.name}.json" for arm in spec.arms]
     rows = [_row(json.loads(path.read_text())) for path in paths if path.exists()]
     missing = [path.stem for path in paths if not path.exists()]
     tail = f"\nNot run yet: {', '.join(missing)}.\n" if missing else ""
-    return HEAD + "\n".join([f"| {' | '.join(COLUMNS)} |", f"|{'---|' * len(COLUMNS)}", *rows]) + "\n" + tail
+    title = f"\n## {TITLES[device]}: widths {WIDTHS[device][0]} to {WIDTHS[device][-1]}\n\n"
+    return title + "\n".join([f"| {' | '.join(COLUMNS)} |", f"|{'---|' * len(COLUMNS)}", *rows]) + "\n" + tail
 
 
 def _row(kept: dict[str, Any]) -> str:
@@ -149,8 +161,10 @@ def main() -> None:
     """Audit what is missing, then write the page."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.audits", description=__doc__)
     parser.add_argument("--render", action="store_true", help="only write the page")
-    if not parser.parse_args().render:
-        run()
+    parser.add_argument("--device", default="cpu", choices=list(RESULTS), help="where to audit (default cpu)")
+    options = parser.parse_args()
+    if not options.render:
+        run(options.device)
     PAGE.write_text(render())
     print(f"written {PAGE.relative_to(REPOSITORY)}")
 

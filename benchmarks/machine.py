@@ -9,6 +9,15 @@ import platform
 PACKAGES = ("torch", "pytorch-optimizer", "torch-optimizer", "torch-adopt", "sophia-opt", "heavyball")
 
 
+def machine_with(device: str) -> str:
+    """As `machine`, with the name of the GPU in front where one is used."""
+    if device != "cuda":
+        return machine()
+    import torch
+
+    return f"{torch.cuda.get_device_name()} · {machine()}"
+
+
 def machine() -> str:
     """Date, processor, load and the versions of torch and the peers, in one line."""
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())

@@ -3,8 +3,9 @@
 Parameters are the matrices of a GPT: width 256 with 4 layers and width 512 with 1 (3.1 million parameters each), and
 width 128 where a peer takes too long at more. One thread. The contestants of a contest take turns step by step, so
 that a disturbance meets all of them. Times are the thread's CPU time: on an idle machine that is what a clock shows,
-on a shared one it leaves out the others' turns. The first step, which makes states, is told apart; mean, median and
-worst are over the rest. A contestant that has used up its cap stops there: `over cap`, with the steps it made.
+on a shared one it leaves out the others' turns. With `--device cuda` the models are wider, and times are the clock's
+until a step's kernels have ended. The first step, which makes states, is told apart; mean, median and worst are over
+the rest. A contestant that has used up its cap stops there: `over cap`, with the steps it made.
 
 Exits 1 when a goal is missed.
 """
@@ -24,10 +25,11 @@ import torch
 from torch import Tensor
 
 from benchmarks.contests import Contest, Contestant, Step, contests, gpt_matrices
-from benchmarks.machine import machine
+from benchmarks.machine import machine_with
 
 #: (width, layers) of the models.
 SIZES = ((128, 4), (256, 4), (512, 1))
+GPU_SIZES = ((1024, 4), (2048, 2))
 #: Gradients that come round again, so that preconditioners see more than one.
 GRADIENTS = 4
 #: Steps below which a mean says nothing: twice round the periods of curvature and preconditioners.
@@ -108,20 +110,31 @@ class Runner:
         """One timed step on copies of `gradients`, as some peers write into theirs."""
         for parameter, gradient in zip(self.parameters, gradients, strict=True):
             parameter.grad = gradient.clone()
-        started = time.thread_time()
-        self.step()
-        taken_ms = 1e3 * (time.thread_time() - started)
+        taken_ms = 1e3 * _seconds(self.step, gradients[0].device)
         if first:
             self.row.first_ms = taken_ms
         else:
             self.row.steps_ms.append(taken_ms)
 
 
-def measure(contest: Contest, width: int, layers: int, *, steps: int, cap_s: float) -> list[Row]:
+def _seconds(step: Step, device: torch.device) -> float:
+    """How long a step takes: the thread's CPU time, or on a GPU the clock's until its kernels have ended."""
+    if device.type != "cuda":
+        started = time.thread_time()
+        step()
+        return time.thread_time() - started
+    torch.cuda.synchronize(device)
+    started = time.perf_counter()
+    step()
+    torch.cuda.synchronize(device)
+    return time.perf_counter() - started
+
+
+def measure(contest: Contest, width: int, layers: int, *, steps: int, cap_s: float, device: str = "cpu") -> list[Row]:
     """All rows of one contest at one width."""
     shapes = gpt_matrices(width, layers)
-    runners = [r for c in contest.contestants if (r := _runner(contest, c, width, shapes)) is not None]
-    pool = [_normal(shapes, seed) for seed in range(1, GRADIENTS + 1)]
+    runners = [r for c in contest.contestants if (r := _runner(contest, c, width, shapes, device)) is not None]
+    pool = [_normal(shapes, seed, device) for seed in range(1, GRADIENTS + 1)]
     for index in range(steps + 1):
         for runner in runners:
             if runner.row.over_cap:
@@ -131,8 +144,10 @@ def measure(contest: Contest, width: int, layers: int, *, steps: int, cap_s: flo
     return [runner.row for runner in runners]
 
 
-def _runner(contest: Contest, contestant: Contestant, width: int, shapes: Sequence[tuple[int, int]]) -> Runner | None:
-    parameters = [0.02 * p for p in _normal(shapes, seed=0)]
+def _runner(
+    contest: Contest, contestant: Contestant, width: int, shapes: Sequence[tuple[int, int]], device: str
+) -> Runner | None:
+    parameters = [0.02 * p for p in _normal(shapes, 0, device)]
     try:
         step = contestant.build(parameters)
     except ImportError as error:
@@ -142,9 +157,9 @@ def _runner(contest: Contest, contestant: Contestant, width: int, shapes: Sequen
     return Runner(row=row, parameters=parameters, step=step)
 
 
-def _normal(shapes: Iterable[tuple[int, int]], seed: int) -> list[Tensor]:
+def _normal(shapes: Iterable[tuple[int, int]], seed: int, device: str) -> list[Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    return [torch.randn(shape, generator=generator) for shape in shapes]
+    return [torch.randn(shape, generator=generator).to(device) for shape in shapes]
 
 
 def goals(contest: Contest, rows: Sequence[Row]) -> list[Goal]:
@@ -174,17 +189,20 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--steps", type=int, default=40, help="steps after the first (default 40)")
     parser.add_argument("--cap-s", type=float, default=60.0, help="CPU seconds a contestant may use (default 60)")
     parser.add_argument("--only", nargs="*", default=[], metavar="CONTEST", help="such as ADOPT SOAP (default all)")
-    parser.add_argument("--width", type=int, choices=[width for width, _ in SIZES], help="one width only")
+    parser.add_argument("--width", type=int, choices=[width for width, _ in SIZES + GPU_SIZES], help="one width only")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="where to measure (default cpu)")
     return parser
 
 
 def _chosen(options: argparse.Namespace) -> list[tuple[Contest, int, int]]:
     """(contest, width, layers) of all that is to be measured; the smallest width is for those that ask for it."""
     chosen = []
-    for width, layers in SIZES:
+    on_gpu = options.device == "cuda"
+    for width, layers in GPU_SIZES if on_gpu else SIZES:
         for contest in contests():
             wanted = not options.only or contest.name in options.only
-            if wanted and width in (contest.widths or (256, 512)) and options.width in (None, width):
+            fits = contest.widths != (128,) if on_gpu else width in (contest.widths or (256, 512))
+            if wanted and fits and options.width in (None, width):
                 chosen.append((contest, width, layers))
     return chosen
 
@@ -195,12 +213,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     warnings.filterwarnings("ignore")  # of the peers
     torch.set_num_threads(1)
     started = (time.monotonic(), time.process_time())
-    print(machine())
+    print(machine_with(options.device))
     columns = "".join(f"{name:>10}" for name in ("median", "mean", "worst", "first"))
     print(f"{'contest':9} {'width':>5}  {'milliseconds a step':26}{columns}{'steps':>7}")
     rows, judged = list[Row](), list[Goal]()
     for contest, width, layers in _chosen(options):
-        found = measure(contest, width, layers, steps=options.steps, cap_s=options.cap_s)
+        found = measure(contest, width, layers, steps=options.steps, cap_s=options.cap_s, device=options.device)
         print(*found, sep="\n", flush=True)
         rows += found
         judged += goals(contest, found)
@@ -208,13 +226,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     wall, cpu = time.monotonic() - started[0], time.process_time() - started[1]
     print(f"{wall:.0f} s by the clock, {cpu:.0f} s of CPU time")
     if options.json:
-        _save(options.json, rows, judged)
+        _save(options.json, rows, judged, machine_with(options.device))
     return 0 if all(goal.met for goal in judged) else 1
 
 
-def _save(path: Path, rows: Sequence[Row], judged: Sequence[Goal]) -> None:
+def _save(path: Path, rows: Sequence[Row], judged: Sequence[Goal], machine: str) -> None:
     figures = [row.numbers() for row in rows]
-    document = {"machine": machine(), "rows": figures, "goals": [{**asdict(goal), "met": goal.met} for goal in judged]}
+    document = {"machine": machine, "rows": figures, "goals": [{**asdict(goal), "met": goal.met} for goal in judged]}
     path.write_text(json.dumps(document, indent=1) + "\n")
 
 

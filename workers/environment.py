@@ -14,7 +14,6 @@ import optimizers
 import workers
 
 #: Files beside models/ and optimizers/ that decide numbers of a trial.
-_WORKER_FILES = ("curvature.py", "data.py", "divergence.py", "schedule.py", "sources.py", "tokenizers.py", "train.py")
 _KERNEL_FILES = (
     "arms.py",
     "model_spec.py",

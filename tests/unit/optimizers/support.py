@@ -1,19 +1,25 @@
-"""What the optimizer tests share: a list of shapes, reproducible gradients, and a run over them."""
+"""What the optimizer tests share: a list of shapes, reproducible gradients, and a run over them.
+
+`TEST_DEVICE=cuda pytest tests/unit/optimizers` runs them on a GPU.
+"""
 
 from collections.abc import Callable, Sequence
+import os
 
 import torch
 from torch import Tensor
 
+DEVICE = os.environ.get("TEST_DEVICE", "cpu")
 SHAPES = ((16, 16), (48, 16), (16, 48), (5, 3), (7,), (2, 3, 4))
 
 
 def tensors(
     shapes: Sequence[tuple[int, ...]] = SHAPES, *, seed: int = 0, scale: float = 1.0, dtype: torch.dtype = torch.float32
 ) -> list[Tensor]:
-    """Normal random tensors, the same numbers in every dtype."""
+    """Normal random tensors on DEVICE, the same numbers in every dtype."""
     generator = torch.Generator().manual_seed(seed)
-    return [(scale * torch.randn(shape, generator=generator, dtype=torch.float64)).to(dtype) for shape in shapes]
+    drawn = [scale * torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes]
+    return [tensor.to(DEVICE, dtype) for tensor in drawn]
 
 
 def gradients(parameters: Sequence[Tensor], step: int) -> list[Tensor]:
