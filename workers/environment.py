@@ -14,6 +14,7 @@ import optimizers
 import workers
 
 #: Files beside models/ and optimizers/ that decide numbers of a trial.
+_WORKER_FILES = ("data.py", "divergence.py", "schedule.py", "sources.py", "tokenizers.py", "train.py")
 _KERNEL_FILES = (
     "arms.py",
     "model_spec.py",
