@@ -133,7 +133,8 @@ def _seconds(step: Step, device: torch.device) -> float:
 def measure(contest: Contest, width: int, layers: int, *, steps: int, cap_s: float, device: str = "cpu") -> list[Row]:
     """All rows of one contest at one width."""
     shapes = gpt_matrices(width, layers)
-    runners = [r for c in contest.contestants if (r := _runner(contest, c, width, shapes, device)) is not None]
+    able = [c for c in contest.contestants if c.ours or _runs(c, width, gpt_matrices(16, 1), device)]
+    runners = [_runner(contest, c, width, shapes, device) for c in able]
     pool = [_normal(shapes, seed, device) for seed in range(1, GRADIENTS + 1)]
     for index in range(steps + 1):
         for runner in runners:
@@ -144,17 +145,25 @@ def measure(contest: Contest, width: int, layers: int, *, steps: int, cap_s: flo
     return [runner.row for runner in runners]
 
 
+def _runs(contestant: Contestant, width: int, shapes: Sequence[tuple[int, int]], device: str) -> bool:
+    """Whether a peer is installed and takes a step with this torch: some reach into parts of it that move."""
+    parameters = [0.02 * p for p in _normal(shapes, 0, device)]
+    for parameter, gradient in zip(parameters, _normal(shapes, 1, device), strict=True):
+        parameter.grad = gradient
+    try:
+        contestant.build(parameters)()
+    except (ImportError, AttributeError) as error:
+        print(f"left out: {contestant.name}, width {width} ({error})")
+        return False
+    return True
+
+
 def _runner(
     contest: Contest, contestant: Contestant, width: int, shapes: Sequence[tuple[int, int]], device: str
-) -> Runner | None:
+) -> Runner:
     parameters = [0.02 * p for p in _normal(shapes, 0, device)]
-    try:
-        step = contestant.build(parameters)
-    except ImportError as error:
-        print(f"left out: {contestant.name} ({error})")
-        return None
     row = Row(contest=contest.name, width=width, name=contestant.name, ours=contestant.ours, judged=contestant.judged)
-    return Runner(row=row, parameters=parameters, step=step)
+    return Runner(row=row, parameters=parameters, step=contestant.build(parameters))
 
 
 def _normal(shapes: Iterable[tuple[int, int]], seed: int, device: str) -> list[Tensor]:

@@ -37,5 +37,5 @@ def _initialise(parameter: nn.Parameter, scaled: ParameterScaling, seed: int) ->
     if scaled.info.role is ParameterRole.VECTOR:
         parameter.fill_(0.0 if scaled.info.name.endswith("bias") else 1.0)
         return
-    draw = torch.randn(scaled.info.shape, generator=_stream(seed, scaled.info.name))
+    draw = torch.randn(scaled.info.shape, generator=_stream(seed, scaled.info.name), device="cpu")
     parameter.copy_(draw * scaled.init_std)

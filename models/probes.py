@@ -157,7 +157,7 @@ def subspace_norm(matrix_RC: Tensor) -> float:
     """Largest singular value by subspace iteration: never above it, equal to it as far as _ROUNDS have converged."""
     matrix_RC = matrix_RC.detach().float()
     generator = torch.Generator().manual_seed(0)
-    q_CK = torch.randn(matrix_RC.shape[1], _SUBSPACE, generator=generator).to(matrix_RC.device)
+    q_CK = torch.randn(matrix_RC.shape[1], _SUBSPACE, generator=generator, device="cpu").to(matrix_RC.device)
     for _ in range(_ROUNDS):
         q_CK = torch.linalg.qr(matrix_RC.T @ (matrix_RC @ q_CK)).Q
     return float(torch.linalg.matrix_norm(matrix_RC @ q_CK, 2))

@@ -81,7 +81,7 @@ def sample_labels(logits_NV: Tensor, generator: torch.Generator) -> Tensor:
 
     So the CPU draws N numbers, whatever the device, and not the whole table.
     """
-    uniform_N1 = torch.rand(len(logits_NV), 1, generator=generator).to(logits_NV.device)
+    uniform_N1 = torch.rand(len(logits_NV), 1, generator=generator, device="cpu").to(logits_NV.device)
     cumulative_NV = logits_NV.softmax(-1).cumsum(-1)
     labels_N1 = torch.searchsorted(cumulative_NV, uniform_N1 * cumulative_NV[:, -1:], right=True)
     return labels_N1.squeeze(1).clamp(max=logits_NV.shape[1] - 1)
@@ -108,5 +108,5 @@ def hutchinson_products(parameters: Sequence[Tensor], batch: CurvatureBatch) -> 
 
 
 def _signs(parameter: Tensor, generator: torch.Generator) -> Tensor:
-    bits = torch.randint(0, 2, parameter.shape, generator=generator)
+    bits = torch.randint(0, 2, parameter.shape, generator=generator, device="cpu")
     return (2 * bits - 1).to(parameter.device, parameter.dtype)

@@ -186,4 +186,4 @@ def _batches(parameters: Sequence[Tensor]) -> list[list[Tensor]]:
 def _first_vector(U: Tensor) -> Tensor:
     """Random, and the same in every run."""
     generator = torch.Generator().manual_seed(U.shape[-1])
-    return torch.randn(U.shape[-1], generator=generator).to(U)
+    return torch.randn(U.shape[-1], generator=generator, device="cpu").to(U)

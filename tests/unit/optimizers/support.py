@@ -5,12 +5,20 @@
 
 from collections.abc import Callable, Sequence
 import os
+from typing import Any
 
 import torch
 from torch import Tensor
 
 DEVICE = os.environ.get("TEST_DEVICE", "cpu")
+if DEVICE != "cpu":
+    torch.set_default_device(DEVICE)
 SHAPES = ((16, 16), (48, 16), (16, 48), (5, 3), (7,), (2, 3, 4))
+
+
+def normal(*shape: Any, generator: torch.Generator, dtype: torch.dtype = torch.float32) -> Tensor:
+    """torch.randn from a CPU generator, on DEVICE."""
+    return torch.randn(*shape, generator=generator, dtype=dtype, device="cpu").to(DEVICE)
 
 
 def tensors(
@@ -18,8 +26,7 @@ def tensors(
 ) -> list[Tensor]:
     """Normal random tensors on DEVICE, the same numbers in every dtype."""
     generator = torch.Generator().manual_seed(seed)
-    drawn = [scale * torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes]
-    return [tensor.to(DEVICE, dtype) for tensor in drawn]
+    return [(scale * normal(shape, generator=generator, dtype=torch.float64)).to(dtype) for shape in shapes]
 
 
 def gradients(parameters: Sequence[Tensor], step: int) -> list[Tensor]:

@@ -47,7 +47,7 @@ def test_labels_follow_the_models_distribution() -> None:
 def test_an_impossible_label_is_never_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not even by the smallest and the largest random number there is."""
     for number, expected in ((0.0, 1), (1.0 - 2**-24, 3)):
-        monkeypatch.setattr(torch, "rand", lambda *shape, generator, number=number: torch.full(shape, number))
+        monkeypatch.setattr(torch, "rand", lambda *shape, generator, device, number=number: torch.full(shape, number))
         logits_NV = torch.tensor([[0.0, 0.4, 0.2, 0.4, 0.0]]).log()
         assert sample_labels(logits_NV, torch.Generator()).item() == expected
 
@@ -83,7 +83,7 @@ def test_hutchinson_on_a_decoder_is_the_change_of_its_gradient(monkeypatch: pyte
     generator = torch.Generator().manual_seed(5)
     signs = [curvature._signs(p, generator) for p in parameters]
     given = iter(signs)
-    monkeypatch.setattr(curvature, "_signs", lambda parameter, generator: next(given))
+    monkeypatch.setattr(curvature, "_signs", lambda parameter, generator, device: next(given))
     products = hutchinson_products(parameters, _batch(trainer.model, y_BT, x_BT=x_BT))
 
     def gradients(shift: float) -> list[Tensor]:

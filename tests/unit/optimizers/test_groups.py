@@ -13,6 +13,7 @@ from optimizers.composite import Composite
 from optimizers.muon import Muon
 from optimizers.sgd import SGD
 from tests.trials import small_trial
+from tests.unit.optimizers.support import normal
 
 OPTIMIZERS = list(OPTIONS)
 
@@ -69,8 +70,8 @@ def test_a_parameter_without_scaling_is_refused() -> None:
 
 def test_composite_steps_as_its_parts_do_and_round_trips() -> None:
     generator = torch.Generator().manual_seed(0)
-    start = [torch.randn(6, 6, generator=generator) for _ in range(2)]
-    gradients = [torch.randn(6, 6, generator=generator) for _ in range(4)]
+    start = [normal(6, 6, generator=generator) for _ in range(2)]
+    gradients = [normal(6, 6, generator=generator) for _ in range(4)]
 
     def run(*, restart: bool) -> list[torch.Tensor]:
         a, b = (p.clone() for p in start)

@@ -9,27 +9,28 @@ from torch import Tensor
 from mutransfer.algorithms import MuonScale
 from mutransfer.scaling import muon_factor
 from optimizers.muon import Muon, newton_schulz, newton_schulz_reference
+from tests.unit.optimizers.support import normal
 
 SHAPES = [(16, 16), (48, 16), (16, 48), (5, 3)]
 
 
 def _matrices(seed: int = 0) -> list[Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    return [torch.randn(shape, generator=generator) for shape in SHAPES]
+    return [normal(shape, generator=generator) for shape in SHAPES]
 
 
 def _descend(optimizer: torch.optim.Optimizer, parameters: list[Tensor], steps: int) -> None:
     generator = torch.Generator().manual_seed(1)
     for _ in range(steps):
         for parameter in parameters:
-            parameter.grad = torch.randn(parameter.shape, generator=generator) + parameter.detach()
+            parameter.grad = normal(parameter.shape, generator=generator) + parameter.detach()
         optimizer.step()
 
 
 @pytest.mark.parametrize("coefficients", ["quintic", "polar_express"])
 @pytest.mark.parametrize("shape", [*SHAPES, (64, 256)])
 def test_newton_schulz_equals_its_reference(shape: tuple[int, int], coefficients: str) -> None:
-    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    matrix = normal(shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     fast = newton_schulz(matrix, steps=5, eps=1e-7, dtype=torch.float64, coefficients=coefficients)
     plain = newton_schulz_reference(matrix, steps=5, eps=1e-7, coefficients=coefficients)
     torch.testing.assert_close(fast, plain, rtol=1e-10, atol=1e-10)
@@ -45,7 +46,7 @@ def test_polar_express_applies_its_polynomials_to_the_singular_values(steps: int
         (3.2858, -2.3681, 0.4645),
         (2.3465, -1.7098, 0.4232),
     ]
-    matrix = torch.randn(48, 32, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    matrix = normal(48, 32, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     left, values, right = torch.linalg.svd(matrix, full_matrices=False)
     values = values / (1.02 * values.norm())
     for a, b, c in triples[:steps]:
@@ -57,7 +58,7 @@ def test_polar_express_applies_its_polynomials_to_the_singular_values(steps: int
 def test_polar_express_lifts_small_singular_values_where_the_quintic_does_not() -> None:
     """From a thousandth of the norm up they end in [0.84, 1.15]; the quintic's end at 0.47 and up."""
     values = torch.logspace(-3, 0, 64, dtype=torch.float64)
-    Q = torch.linalg.qr(torch.randn(64, 64, generator=torch.Generator().manual_seed(3), dtype=torch.float64))[0]
+    Q = torch.linalg.qr(normal(64, 64, generator=torch.Generator().manual_seed(3), dtype=torch.float64))[0]
     matrix = (Q * (values / values.norm()).clamp(min=1e-3)) @ Q.T
     lifted = {
         name: torch.linalg.svdvals(newton_schulz(matrix, steps=5, eps=1e-7, dtype=torch.float64, coefficients=name))
@@ -70,7 +71,7 @@ def test_polar_express_lifts_small_singular_values_where_the_quintic_does_not() 
 
 def test_polar_express_stays_finite_in_half_precision_and_on_rank_one() -> None:
     """The norm of a rank-one matrix rounded up past 1 is where the undivided iteration would diverge."""
-    vector = torch.randn(64, 1, generator=torch.Generator().manual_seed(3))
+    vector = normal(64, 1, generator=torch.Generator().manual_seed(3))
     matrix = vector @ vector.T
     result = newton_schulz(matrix, steps=5, eps=1e-7, dtype=torch.bfloat16, coefficients="polar_express")
     assert torch.linalg.svdvals(result)[0] < 1.2
@@ -89,7 +90,7 @@ def test_groups_may_differ_in_coefficients() -> None:
 
 
 def test_a_stack_is_its_matrices_one_by_one() -> None:
-    stack = torch.randn(3, 8, 24, generator=torch.Generator().manual_seed(3))
+    stack = normal(3, 8, 24, generator=torch.Generator().manual_seed(3))
     together = newton_schulz(stack, steps=5, eps=1e-7, dtype=torch.float32)
     alone = torch.stack([newton_schulz(matrix, steps=5, eps=1e-7, dtype=torch.float32) for matrix in stack])
     torch.testing.assert_close(together, alone)
@@ -97,7 +98,7 @@ def test_a_stack_is_its_matrices_one_by_one() -> None:
 
 def test_newton_schulz_orthogonalises() -> None:
     """Singular vectors are kept and singular values end in the quintic's band around 1."""
-    matrix = torch.randn(32, 64, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    matrix = normal(32, 64, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     left, _, right = torch.linalg.svd(matrix, full_matrices=False)
     result = newton_schulz(matrix, steps=5, eps=1e-7, dtype=torch.float64)
     values = left.mT @ result @ right.mT
@@ -120,8 +121,8 @@ def test_parity_with_torch_over_twenty_steps(nesterov: bool) -> None:
 @pytest.mark.parametrize("scale", list(MuonScale))
 def test_one_step_by_hand(scale: MuonScale) -> None:
     """The first direction is a positive multiple of the gradient; decay uses the unadjusted LR."""
-    (matrix,) = [torch.randn(6, 3, generator=torch.Generator().manual_seed(5))]
-    gradient = torch.randn(6, 3, generator=torch.Generator().manual_seed(6))
+    (matrix,) = [normal(6, 3, generator=torch.Generator().manual_seed(5))]
+    gradient = normal(6, 3, generator=torch.Generator().manual_seed(6))
     expected = matrix * (1 - 0.1 * 0.5) - 0.1 * muon_factor(scale, 6, 3) * newton_schulz_reference(
         gradient, steps=5, eps=1e-7
     )
@@ -178,7 +179,7 @@ def test_saved_state_goes_on_bit_for_bit() -> None:
     generator = torch.Generator().manual_seed(1)
     for step in range(6):
         for parameter in halves:
-            gradient = torch.randn(parameter.shape, generator=generator) + parameter.detach()
+            gradient = normal(parameter.shape, generator=generator) + parameter.detach()
             parameter.grad = gradient if step >= 3 else None
         if step >= 3:
             second.step()

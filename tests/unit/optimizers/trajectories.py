@@ -6,12 +6,13 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from tests.unit.optimizers.support import DEVICE
+from tests.unit.optimizers.support import normal
 
 
 def matrix(shape: tuple[int, int], seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
     """Standard normal entries on DEVICE; the same numbers in every dtype."""
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(DEVICE, dtype)
+    generator = torch.Generator().manual_seed(seed)
+    return normal(shape, generator=generator, dtype=torch.float64).to(dtype)
 
 
 def gradients_for(shape: tuple[int, int], steps: int, dtype: torch.dtype = torch.float32) -> list[Tensor]:
