@@ -83,7 +83,7 @@ def test_hutchinson_on_a_decoder_is_the_change_of_its_gradient(monkeypatch: pyte
     generator = torch.Generator().manual_seed(5)
     signs = [curvature._signs(p, generator) for p in parameters]
     given = iter(signs)
-    monkeypatch.setattr(curvature, "_signs", lambda parameter, generator, device: next(given))
+    monkeypatch.setattr(curvature, "_signs", lambda parameter, generator: next(given))
     products = hutchinson_products(parameters, _batch(trainer.model, y_BT, x_BT=x_BT))
 
     def gradients(shift: float) -> list[Tensor]:
