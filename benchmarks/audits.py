@@ -73,15 +73,15 @@ def study(device: str) -> tuple[StudySpec, dict[str, float]]:
     return parse_study(document), rates
 
 
-def run(device: str) -> None:
-    """Audit the arms that have no document yet."""
+def run(device: str, names: Sequence[str] = ()) -> None:
+    """Audit the arms that have no document yet, or those of them that are named."""
     torch.set_num_threads(1)
     spec, rates = study(device)
     with tempfile.TemporaryDirectory() as cache:
         data = prepare(spec.data, Path(cache))
         for arm in spec.arms:
             path = RESULTS[device] / f"{arm.name}.json"
-            if path.exists():
+            if path.exists() or (names and arm.name not in names):
                 continue
             print(arm.name, flush=True)
             setting = audit_setting(spec, arm, steps=STEPS, lr_octaves=rates[arm.name])
@@ -161,10 +161,11 @@ def main() -> None:
     """Audit what is missing, then write the page."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.audits", description=__doc__)
     parser.add_argument("--render", action="store_true", help="only write the page")
+    parser.add_argument("names", nargs="*", metavar="ARM", help="such as soap-mup-derived (default: all)")
     parser.add_argument("--device", default="cpu", choices=list(RESULTS), help="where to audit (default cpu)")
     options = parser.parse_args()
     if not options.render:
-        run(options.device)
+        run(options.device, options.names)
     PAGE.write_text(render())
     print(f"written {PAGE.relative_to(REPOSITORY)}")
 
