@@ -96,6 +96,16 @@ STUDIES: dict[str, tuple[Sequence[Arm], tuple[int, int], Mapping[str, Any]]] = {
         (-8, -4),
         {"widths": {"base": 64, "proxy": [32, 64], "targets": [128, 256]}},
     ),
+    "soap-spectral": (
+        tuple(_arm("soap", scaling, "spectral-full", options={"spectral_norm": True}) for scaling in ("sp", "mup")),
+        (-7, -3),
+        {},
+    ),
+    "shampoo-256": (
+        (_arm("shampoo"), _arm("shampoo", name="spectral", options={"spectral_norm": True})),
+        (-6, -2),
+        {"widths": {"base": 64, "proxy": [32, 64], "targets": [128, 256]}, "search": {"seeds": {"min": 2, "max": 4}}},
+    ),
     # What `derive` measures for the grafted update, (1/3, 1/3), against the published (1/2, 1/2).
     "shampoo-graft": (
         (
@@ -117,6 +127,7 @@ STUDIES: dict[str, tuple[Sequence[Arm], tuple[int, int], Mapping[str, Any]]] = {
         {
             "widths": {"proxy": [32], "targets": []},
             "depth": {"base": 2, "proxy": [1, 2], "targets": [4, 8]},
+            "search": {"seeds": {"min": 3, "max": 6}},
         },
     ),
     "compute-optimal": (
@@ -124,7 +135,8 @@ STUDIES: dict[str, tuple[Sequence[Arm], tuple[int, int], Mapping[str, Any]]] = {
         (-7, -3),
         {
             "train": {"steps": None, "tokens_per_parameter": 20, "batch": 64, "weight_decay": 0.001},
-            "widths": {"proxy": [16, 32], "targets": [64]},
+            "model": {"head_dim": 8},
+            "widths": {"base": 16, "proxy": [8, 16], "targets": [32, 64]},
         },
     ),
     "tuned": (
