@@ -27,6 +27,7 @@ from service.studies.action_routes import router as actions_router
 from service.studies.routes import router as studies_router
 from service.studies.schemas import API
 from service.studies.stream import Watch
+from service.trials.logs import router as trial_logs_router
 from service.trials.routes import router as trials_router
 
 DESCRIPTION = """Which learning rate do I set at full width, and how sure are you? Submit a transfer study, follow it,
@@ -76,6 +77,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(studies_router, prefix=API, tags=["studies"])
     app.include_router(actions_router, prefix=API, tags=["actions"])
     app.include_router(trials_router, prefix=API, tags=["trials"])
+    app.include_router(trial_logs_router, prefix=API, tags=["trials"])
     app.include_router(_schemas, prefix=API)
     app.include_router(access_router, prefix=API, tags=["access"])
     app.include_router(monitoring.router, tags=["monitoring"])

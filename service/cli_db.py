@@ -60,7 +60,11 @@ def downgrade(
 
 
 @db.command()
-def current(url: Url = None, json: Json = False) -> None:
+def current(
+    url: Url = None,
+    json: Json = False,
+    must_match: Annotated[bool, typer.Option("--check", help="Exit 1 unless it is up to date.")] = False,
+) -> None:
     """Print the database's revision, and the newest that this version knows."""
     from service.db import migrate
 
@@ -70,6 +74,8 @@ def current(url: Url = None, json: Json = False) -> None:
         typer.echo(json_module.dumps({"current": at, "head": newest, "up_to_date": at == newest}))
     else:
         typer.echo(f"{at or 'empty'}{'' if at == newest else f' (newest: {newest}; run `mutransfer db upgrade`)'}")
+    if must_match and at != newest:
+        raise typer.Exit(EXIT_FAILED)
 
 
 @db.command()

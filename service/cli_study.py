@@ -131,19 +131,41 @@ def report(
 
 
 def logs(
-    study_id: StudyId,
+    of: Annotated[str, typer.Argument(help="A study's id, or a trial's key (eight characters do).", metavar="ID")],
     lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="How many lines from the end.")] = 50,
     home: Annotated[Path | None, typer.Option(help="Home of the service on this machine.")] = None,
+    url: Url = None,
+    json: Json = False,
 ) -> None:
-    """Print the end of a study's driver log, on the machine where the service runs."""
+    """Print the end of a study's driver log, on the machine where it ran; or what the service knows of a trial."""
     from mutransfer.errors import NotFoundError
     from service.dispatch.launchers import tail
     from service.runtime import default_home
 
-    path = (home or default_home()) / "logs" / f"{study_id}.log"
+    if not of.startswith("st_"):
+        _trial_log(of, url, lines=lines, json=json)
+        return
+    path = (home or default_home()) / "logs" / f"{of}.log"
     if not path.is_file():
         raise NotFoundError(f"no log at {path}")
     typer.echo(tail(path, lines))
+
+
+def _trial_log(key: str, url: str | None, *, lines: int, json: bool) -> None:
+    with connect(url) as client:
+        found = client.trial_log(key)
+    if json:
+        typer.echo(found.model_dump_json(indent=2))
+        return
+    steps = "" if found.steps is None else f", step {found.step} of {found.steps}"
+    typer.echo(f"trial {found.key}: {found.status.value}, {found.attempts} failed attempts{steps}")
+    for event in found.events:
+        attempt = "" if event.attempt is None else f" attempt {event.attempt}"
+        given_up = ", given up" if event.final else ""
+        when = event.at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+        typer.echo(f"{when} {event.study_id} {event.kind}{attempt}{given_up} {event.text}".rstrip())
+    if found.traceback:
+        typer.echo("\n".join(found.traceback.rstrip().splitlines()[-lines:]))
 
 
 def _page(client: "Client", study: "StudyRead") -> str:

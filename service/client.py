@@ -42,7 +42,7 @@ from service.auth.schemas import (
     Whoami,
 )
 from service.studies.schemas import API, CurvesRead, EventRead, Health, StudyPage, StudyRead, VerdictRead
-from service.trials.schemas import TrialDetail, TrialPage, TrialRead
+from service.trials.schemas import TrialDetail, TrialLogRead, TrialPage, TrialRead
 
 TIMEOUT_SECONDS = 30.0
 RETRY_DELAYS_SECONDS = (0.2, 0.5, 1.0, 2.0, 4.0)
@@ -175,6 +175,10 @@ class Client:
     def trial(self, study_id: str, key: str) -> TrialDetail:
         """One trial with its training curve."""
         return self._get(f"{_study(study_id)}/trials/{key}", TrialDetail)
+
+    def trial_log(self, key: str) -> TrialLogRead:
+        """What happened to a trial, by its key or how that begins (eight characters at least)."""
+        return self._get(f"{API}/trials/{key}/log", TrialLogRead)
 
     def recipe(self, study_id: str, *, width: int, depth: int | None = None, arm: str | None = None) -> Recipe:
         """What to set at a width."""

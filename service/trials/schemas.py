@@ -61,6 +61,30 @@ class TrialPage(BaseModel):
     next_cursor: str | None
 
 
+class TrialEvent(BaseModel):
+    """Something that happened to a trial."""
+
+    study_id: str
+    at: datetime
+    kind: str
+    attempt: int | None = Field(description="Which attempt, from 1.")
+    final: bool = Field(description="The study gave the trial up with this failure.")
+    text: str = Field(description="The last line of the traceback, or the outcome.")
+
+
+class TrialLogRead(BaseModel):
+    """A trial with what happened to it, oldest first, and the traceback of its last failure."""
+
+    key: str
+    status: TrialState
+    attempts: int = Field(description="Attempts that failed.")
+    step: int
+    steps: int | None
+    study_ids: list[str]
+    events: list[TrialEvent]
+    traceback: str
+
+
 def _fields(trial: StudyTrial, spec: StudySpec) -> dict[str, object]:
     arm, axis_value, lr_octaves, seed = trial.place
     width, depth = spec.size_at(axis_value)
