@@ -9,7 +9,7 @@ from starlette.routing import Match
 from starlette.types import Scope
 
 from service.auth.scopes import OPEN, READ
-from service.dashboard import home, study
+from service.dashboard import compare, home, study, submit, system
 from service.dashboard.assets import FOREVER, Assets
 from service.dashboard.frame import Frame, Route
 from service.db.session import Sessions
@@ -58,6 +58,9 @@ def router(settings: Settings, sessions: Sessions) -> APIRouter:
     found = [
         *home.routes(frame, settings),
         *study.routes(frame),
+        *compare.routes(frame),
+        *submit.routes(frame, settings),
+        *system.routes(frame, settings),
         *Files(frame).routes(),
     ]
     frame.show(path for path, _ in found)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from math import ceil, floor, log2
 from typing import Any
 
+from mutransfer.errors import NotFoundError
 from service.reports import numbers
 from service.reports.palette import FONT, Theme
 from service.reports.table import Table
@@ -52,6 +53,14 @@ class Chart:
             "views": [{"label": view.label, "relayout": view.relayout} for view in self.views],
             "empty": self.empty,
         }
+
+
+def find(charts: Sequence[Chart], key: str) -> Chart:
+    """The chart with this key. Raises NotFoundError, which names the keys that there are."""
+    for chart in charts:
+        if chart.key == key:
+            return chart
+    raise NotFoundError(f"no chart {key}: there are {numbers.listed([chart.key for chart in charts])}")
 
 
 def base_layout(theme: Theme, *, height: int, **extra: Any) -> Json:

@@ -20,6 +20,11 @@ class Visitor:
         self._pages: list[Page] = []
         self.url = url
         self.faults: list[str] = []
+        self._expected: tuple[str, ...] = ()
+
+    def expects(self, *parts: str) -> None:
+        """What the console may say in this test, such as that the API refused a request: texts it contains."""
+        self._expected += parts
 
     def open(
         self, path: str = "/", *, theme: Literal["light", "dark"] = "light", width: int = 1280, charts: bool = False
@@ -43,7 +48,7 @@ class Visitor:
         return page
 
     def _console(self, message: ConsoleMessage) -> None:
-        if message.type in ("error", "warning"):
+        if message.type in ("error", "warning") and not any(part in message.text for part in self._expected):
             self.faults.append(f"console {message.type}: {message.text}")
 
     def _request(self, url: str) -> None:

@@ -8,10 +8,10 @@ export function headers(extra = {}) {
 }
 
 // Resolves to { ok, status, body, problem }: `problem` says what went wrong, field by field where the API does.
-export async function call(method, path, { body, type = "application/json" } = {}) {
+export async function call(method, path, { body, type = "application/json", extra = {} } = {}) {
   const own = body === undefined ? {} : { "Content-Type": type };
   const text = body === undefined || typeof body === "string" ? body : JSON.stringify(body);
-  const answer = await fetch(path, { method, headers: headers(own), body: text }).catch(() => null);
+  const answer = await fetch(path, { method, headers: headers({ ...extra, ...own }), body: text }).catch(() => null);
   if (!answer) return { ok: false, status: 0, body: null, problem: SILENT };
   const found = await answer.json().catch(() => null);
   return { ok: answer.ok, status: answer.status, body: found, problem: answer.ok ? "" : words(found, answer.status) };

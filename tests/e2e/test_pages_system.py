@@ -1,0 +1,53 @@
+"""The system page in a browser: what waits and why, what runs, what is not delivered; it keeps itself fresh."""
+
+import dataclasses
+from pathlib import Path
+
+from playwright.sync_api import expect
+import pytest
+
+from service.db import studies
+from service.db.session import transact
+from tests.e2e.browsing import Visitor, overflow
+from tests.e2e.samples import simulate, study_spec
+from tests.e2e.seeding import Seeded, Seeder, planned
+
+expect.set_options(timeout=30_000)
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
+
+
+@pytest.fixture(scope="module")
+def busy(site: Seeded) -> None:
+    """A study with a trial that runs."""
+    simulation = simulate(study_spec("busy-now"), stop_after=5)
+    store = Seeder(site).drive(simulation)
+    _, request, _ = simulation.trials[0]
+    one = planned(simulation.spec, dataclasses.replace(request, seed=7))
+    store.plan_trials("search", [one])
+    store.trial_started(one.key, attempt=1)
+    store.trial_progress(one.key, step=120, steps=300, train_loss_nats=2.5)
+
+
+@pytest.mark.usefixtures("busy")
+def test_what_waits_and_what_runs_is_told(visitor: Visitor, site: Seeded, pictures: Path) -> None:
+    for theme, width in (("light", 1280), ("dark", 390)):
+        page = visitor.open("/system", theme=theme, width=width)  # type: ignore[arg-type]
+        row = page.locator("#queue tbody tr", has_text="waiting-its-turn")
+        expect(row).to_contain_text("queued")
+        expect(row).to_contain_text("waits for a free driver")
+        driven = page.locator("#queue tbody tr", has_text="nightly-check")
+        expect(driven).to_contain_text("Driven by seeder; lease 1 is good for")
+        expect(page.locator("#devices .device-list")).to_contain_text("cpu 1 trial of 1 study")
+        expect(page.locator("#devices tbody tr", has_text="busy-now")).to_contain_text("120 of 300")
+        expect(page.locator("#outbox tbody")).to_contain_text("trial result")
+        expect(page.locator("#service")).to_contain_text("SQLite")
+        assert overflow(page) == 0
+        page.screenshot(path=pictures / f"system-{theme}-{width}.png", full_page=True)
+
+
+def test_it_keeps_itself_fresh(visitor: Visitor, site: Seeded) -> None:
+    page = visitor.open("/system")
+    row, _ = studies.submit(site.sessions, studies.Submission(spec=study_spec("just-now"), trials_expected=3))
+    expect(page.locator("#queue tbody tr", has_text="just-now")).to_be_visible()
+    transact(site.sessions, lambda session: studies.cancel(session, row.id))
+    expect(page.locator("#queue tbody tr", has_text="just-now")).to_have_count(0)
