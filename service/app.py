@@ -21,6 +21,7 @@ from service.bodies import BodyLimit
 from service.context import Context
 from service.db.session import make_engine, session_factory
 from service.logging import AccessLog
+from service.reports.routes import router as reports_router
 from service.settings import Settings
 from service.studies import openapi
 from service.studies.action_routes import router as actions_router
@@ -78,6 +79,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(actions_router, prefix=API, tags=["actions"])
     app.include_router(trials_router, prefix=API, tags=["trials"])
     app.include_router(trial_logs_router, prefix=API, tags=["trials"])
+    app.include_router(reports_router, prefix=API, tags=["reports"])
     app.include_router(_schemas, prefix=API)
     app.include_router(access_router, prefix=API, tags=["access"])
     app.include_router(monitoring.router, tags=["monitoring"])

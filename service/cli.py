@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from mutransfer.errors import ConflictError, MutransferError, NotFoundError, SpecError
-from service import cli_access, cli_actions, cli_data, cli_db, cli_gc, cli_server, cli_study
+from service import cli_access, cli_actions, cli_data, cli_db, cli_gc, cli_report, cli_server, cli_study
 
 EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
@@ -46,7 +46,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Which learning rate do I set at full width, and how sure are you?",
 )
-for _module in (cli_access, cli_study, cli_actions, cli_data, cli_server, cli_db, cli_gc):
+for _module in (cli_access, cli_study, cli_actions, cli_report, cli_data, cli_server, cli_db, cli_gc):
     _module.register(app)
 
 

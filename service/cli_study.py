@@ -1,4 +1,4 @@
-"""Commands about studies on a service: run, submit, watch, list, show, report, logs."""
+"""Commands about studies on a service: run, submit, watch, list, show, logs."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -31,7 +31,7 @@ def register(app: typer.Typer) -> None:
     panel = "Studies"
     for name, command in (
         ("run", run), ("submit", submit), ("watch", watch), ("list", list_studies), ("show", show),
-        ("report", report), ("logs", logs),
+        ("logs", logs),
     ):  # fmt: skip
         app.command(name, rich_help_panel=panel)(command)
 
@@ -119,15 +119,6 @@ def show(study_id: StudyId, url: Url = None, json: Json = False) -> None:
     print_verdict(result, out)
 
 
-def report(
-    study_id: StudyId,
-    url: Url = None,
-    folder: Annotated[Path, typer.Option("--output", "-o", help="Folder to write to.")] = Path(),
-) -> None:
-    """Write a study's report, its figures and result.json."""
-    with connect(url) as client:
-        for path in _write_report(client, client.get(study_id), folder):
-            typer.echo(str(path))
 
 
 def logs(
@@ -218,12 +209,13 @@ def _conclude(client: "Client", study: "StudyRead", err: "Console", *, json: boo
     if not json:
         print_verdict(result, console())
     if report_dir is not None:
-        for path in _write_report(client, study, report_dir):
+        for path in write_files(client, study, report_dir):
             err.print(f"written {path}", markup=False)
     err.print(f"{_page(client, study)}{f' · {study.mlflow_url}' if study.mlflow_url else ''}", markup=False)
 
 
-def _write_report(client: "Client", study: "StudyRead", folder: Path) -> list[Path]:
+def write_files(client: "Client", study: "StudyRead", folder: Path) -> list[Path]:
+    """The report, its figures and result.json in `folder`; returns their paths."""
     from service.reports import write_report
 
     result = client.result(study.id)

@@ -10,8 +10,8 @@ from http import HTTPStatus
 from itertools import islice
 import json
 import time
-from typing import Any, NoReturn, Self, TypeVar
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
+from urllib.parse import quote, urlsplit
 import uuid
 
 import httpx
@@ -43,6 +43,9 @@ from service.auth.schemas import (
 )
 from service.studies.schemas import API, CurvesRead, EventRead, Health, StudyPage, StudyRead, VerdictRead
 from service.trials.schemas import TrialDetail, TrialLogRead, TrialPage, TrialRead
+
+if TYPE_CHECKING:
+    from service.frames import Frames
 
 TIMEOUT_SECONDS = 30.0
 RETRY_DELAYS_SECONDS = (0.2, 0.5, 1.0, 2.0, 4.0)
@@ -197,6 +200,24 @@ class Client:
         params = _given({"width": width, "depth": depth, "arm": arm, "format": form})
         return self._repeat(lambda: self._http.get(f"{_study(study_id)}/recipe", params=params)).text
 
+    def report(self, study_id: str, *, form: str = "html") -> bytes:
+        """The report as one file: `html`, `md` or `pdf`."""
+        return self._file(f"{_study(study_id)}/report", {"format": form})
+
+    def export(self, study_id: str, data: str = "trials", *, form: str = "csv") -> bytes:
+        """`trials` or `fits` as a file: `csv` or `parquet`."""
+        return self._file(f"{_study(study_id)}/export", {"data": data, "format": form})
+
+    def figure(self, study_id: str, key: str, *, form: str = "svg", **options: Any) -> bytes:
+        """A chart of the study's page as `svg`, `png` or `pdf`; `options` are `theme`, `arm` and `size`."""
+        return self._file(f"{_study(study_id)}/figures/{quote(key, safe='')}", {"format": form, **options})
+
+    def frames(self, study_id: str) -> "Frames":
+        """The study's results as pandas frames."""
+        from service.frames import Frames
+
+        return Frames(self, study_id)
+
     def watch(self, study_id: str, *, after: int = 0) -> Iterator[EventRead]:
         """A study's events beyond `after`, and `progress` between them, until it is over.
 
@@ -280,6 +301,9 @@ class Client:
 
     def _get(self, path: str, model: type[M], params: Mapping[str, Any] | None = None) -> M:
         return _parse(self._repeat(lambda: self._http.get(path, params=_given(params or {}))), model)
+
+    def _file(self, path: str, params: Mapping[str, Any]) -> bytes:
+        return self._repeat(lambda: self._http.get(path, params=_given(params))).content
 
     def _post(
         self,

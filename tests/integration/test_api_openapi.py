@@ -23,7 +23,7 @@ def test_every_route_of_the_interface_is_described(document: dict[str, Any]) -> 
     assert set(document["paths"]) >= {
         "/api/v1/studies", "/api/v1/plan", study, f"{study}/cancel", f"{study}/trials", f"{study}/trials/{{key}}",
         f"{study}/curves", f"{study}/audit", f"{study}/verdict", f"{study}/result", f"{study}/recipe",
-        f"{study}/events",
+        f"{study}/events", f"{study}/report", f"{study}/export", f"{study}/figures/{{key}}",
         f"{study}/pause", f"{study}/resume", f"{study}/retry", f"{study}/extend", f"{study}/clone",
         f"{study}/trials/{{key}}/retry",
         "/api/v1/schema/study", "/api/v1/schema/result", "/healthz", "/readyz", "/metrics", "/api/v1/whoami",
