@@ -119,8 +119,6 @@ def show(study_id: StudyId, url: Url = None, json: Json = False) -> None:
     print_verdict(result, out)
 
 
-
-
 def logs(
     of: Annotated[str, typer.Argument(help="A study's id, or a trial's key (eight characters do).", metavar="ID")],
     lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="How many lines from the end.")] = 50,

@@ -7,10 +7,11 @@ from playwright.sync_api import expect
 import pytest
 
 from service.db import studies
+from service.db.driver_store import DriverStore
 from service.db.session import transact
 from tests.e2e.browsing import Visitor, overflow
-from tests.e2e.samples import simulate, study_spec
-from tests.e2e.seeding import Seeded, Seeder, planned
+from tests.e2e.samples import study_spec
+from tests.e2e.seeding import Seeded, planned
 
 expect.set_options(timeout=30_000)
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
@@ -18,9 +19,9 @@ pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 
 @pytest.fixture(scope="module")
 def busy(site: Seeded) -> None:
-    """A study with a trial that runs."""
-    simulation = simulate(study_spec("busy-now"), stop_after=5)
-    store = Seeder(site).drive(simulation)
+    """A trial that runs, of the study that its driver has left running."""
+    simulation = site.simulations["nightly-check"]
+    store = DriverStore(site.sessions, site.ids["nightly-check"], 1, ttl_seconds=3600.0)
     _, request, _ = simulation.trials[0]
     one = planned(simulation.spec, dataclasses.replace(request, seed=7))
     store.plan_trials("search", [one])
@@ -38,7 +39,7 @@ def test_what_waits_and_what_runs_is_told(visitor: Visitor, site: Seeded, pictur
         driven = page.locator("#queue tbody tr", has_text="nightly-check")
         expect(driven).to_contain_text("Driven by seeder; lease 1 is good for")
         expect(page.locator("#devices .device-list")).to_contain_text("cpu 1 trial of 1 study")
-        expect(page.locator("#devices tbody tr", has_text="busy-now")).to_contain_text("120 of 300")
+        expect(page.locator("#devices tbody tr", has_text="nightly-check")).to_contain_text("120 of 300")
         expect(page.locator("#outbox tbody")).to_contain_text("trial result")
         expect(page.locator("#service")).to_contain_text("SQLite")
         assert overflow(page) == 0
