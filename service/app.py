@@ -21,7 +21,9 @@ from service.bodies import BodyLimit
 from service.context import Context
 from service.db.session import make_engine, session_factory
 from service.logging import AccessLog
+from service.notify.routes import router as notify_router
 from service.reports.routes import router as reports_router
+from service.schedules.routes import router as schedules_router
 from service.settings import Settings
 from service.studies import openapi
 from service.studies.action_routes import router as actions_router
@@ -80,6 +82,8 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(trials_router, prefix=API, tags=["trials"])
     app.include_router(trial_logs_router, prefix=API, tags=["trials"])
     app.include_router(reports_router, prefix=API, tags=["reports"])
+    app.include_router(schedules_router, prefix=API, tags=["schedules"])
+    app.include_router(notify_router, prefix=API, tags=["notifications"])
     app.include_router(_schemas, prefix=API)
     app.include_router(access_router, prefix=API, tags=["access"])
     app.include_router(monitoring.router, tags=["monitoring"])

@@ -11,7 +11,19 @@ import typer
 from typer.core import TyperGroup
 
 from mutransfer.errors import ConflictError, MutransferError, NotFoundError, SpecError
-from service import cli_access, cli_actions, cli_data, cli_db, cli_gc, cli_report, cli_server, cli_study
+from service import (
+    cli_access,
+    cli_actions,
+    cli_channels,
+    cli_data,
+    cli_db,
+    cli_gc,
+    cli_nightly,
+    cli_report,
+    cli_schedules,
+    cli_server,
+    cli_study,
+)
 
 EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
@@ -46,7 +58,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Which learning rate do I set at full width, and how sure are you?",
 )
-for _module in (cli_access, cli_study, cli_actions, cli_report, cli_data, cli_server, cli_db, cli_gc):
+for _module in (
+    cli_access, cli_study, cli_actions, cli_report, cli_data, cli_schedules, cli_nightly, cli_channels, cli_server,
+    cli_db, cli_gc,
+):  # fmt: skip
     _module.register(app)
 
 

@@ -13,6 +13,7 @@ def register(app: typer.Typer) -> None:
     app.command("migrate", rich_help_panel=panel)(migrate)
     app.command("controller", rich_help_panel=panel)(controller)
     app.command("dispatcher", rich_help_panel=panel)(dispatcher)
+    app.command("scheduler", rich_help_panel=panel)(scheduler)
     app.command("exporter", rich_help_panel=panel)(exporter)
 
 
@@ -59,6 +60,13 @@ def dispatcher(
     from service.entrypoints import run_dispatcher
 
     run_dispatcher(max_studies=max_studies, driver=driver)
+
+
+def scheduler() -> None:
+    """Run the loop that fires schedules, judges their nights and delivers notifications. Several may run."""
+    from service.entrypoints import run_scheduler
+
+    run_scheduler()
 
 
 def exporter() -> None:

@@ -6,6 +6,7 @@ and so are submissions: each carries an idempotency key.
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from http import HTTPStatus
 from itertools import islice
 import json
@@ -41,6 +42,7 @@ from service.auth.schemas import (
     TokenRead,
     Whoami,
 )
+from service.client_schedules import Channels, Schedules
 from service.studies.schemas import API, CurvesRead, EventRead, Health, StudyPage, StudyRead, VerdictRead
 from service.trials.schemas import TrialDetail, TrialLogRead, TrialPage, TrialRead
 
@@ -74,6 +76,8 @@ class Client:
             # A proxy in the environment cannot reach this machine's loopback interface.
             trust_env=urlsplit(url).hostname not in _LOOPBACK,
         )
+        self.schedules = Schedules(self._send)
+        self.channels = Channels(self._send)
 
     def __enter__(self) -> Self:
         return self
@@ -298,6 +302,20 @@ class Client:
                     response.read()
                     _raise_problem(response)
                 yield from parse_events(response.iter_lines())
+
+    def _send(
+        self, method: str, path: str, *, once: bool = False, json: object = None,
+        params: Mapping[str, Any] | None = None,
+    ) -> httpx.Response:  # fmt: skip
+        """One request, repeated through short outages unless `once`."""
+        ask = partial(self._http.request, method, path, json=json, params=_given(params or {}))
+        return _checked(self._reach(ask)) if once else self._repeat(ask)
+
+    def _reach(self, send: Callable[[], httpx.Response]) -> httpx.Response:
+        try:
+            return send()
+        except httpx.TransportError as error:
+            raise TransientError(f"{self.url} does not answer: {error}") from error
 
     def _get(self, path: str, model: type[M], params: Mapping[str, Any] | None = None) -> M:
         return _parse(self._repeat(lambda: self._http.get(path, params=_given(params or {}))), model)

@@ -58,6 +58,32 @@ def run_dispatcher(*, max_studies: int = 1, driver: str = "") -> None:
     ).run(stop)  # fmt: skip
 
 
+def run_scheduler() -> None:
+    """Fires the slots of schedules, judges their nights and delivers notifications."""
+    import threading
+
+    from service.db.channels import Deliveries
+    from service.db.session import make_engine, session_factory
+    from service.loops import stop_on_signals
+    from service.notify.notifier import Notifier
+    from service.notify.senders import send
+    from service.schedules.scheduler import Scheduler
+
+    stop = stop_on_signals()
+    settings = Settings().prepare_home()
+    configure_logging(settings.log_format)
+    sessions = session_factory(make_engine(settings.database_url))
+    notifier = Notifier(Deliveries(sessions), lambda delivery: send(delivery, settings))
+    # A thread of its own: a channel that does not answer must hold up no slot.
+    thread = threading.Thread(target=notifier.run, args=(stop,), name="notifier")
+    thread.start()
+    try:
+        Scheduler(sessions).run(stop)
+    finally:
+        stop.set()
+        thread.join()
+
+
 def run_exporter() -> None:
     """The mirror to MLflow."""
     from service.db.outbox import Outbox

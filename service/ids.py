@@ -16,9 +16,14 @@ def ulid(milliseconds: int, randomness: int) -> str:
     return "".join(ALPHABET[value >> shift & 31] for shift in range(125, -1, -5))
 
 
+def new_id(prefix: str) -> str:
+    """An id unlike any other: `prefix` and a ULID."""
+    return prefix + ulid(time.time_ns() // 1_000_000, secrets.randbits(80))
+
+
 def new_study_id() -> str:
     """A study's id, unlike any other."""
-    return STUDY_PREFIX + ulid(time.time_ns() // 1_000_000, secrets.randbits(80))
+    return new_id(STUDY_PREFIX)
 
 
 def new_token_id() -> str:

@@ -7,10 +7,12 @@ separated like PATH (`:`), `MUTRANSFER_ALLOWED_HOSTS` by commas.
 import os
 from pathlib import Path
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+SMTP_SCHEMES = ("smtp", "smtp+starttls", "smtps")
 LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "[::1]")
 
 
@@ -47,6 +49,19 @@ class Settings(BaseSettings):
     max_body_bytes: Annotated[int, Field(ge=1024)] = 1 << 20
     launcher: Literal["local", "ray-jobs", "kuberay"] = "local"
     log_format: Literal["json", "console"] = "json"
+    public_url: str = ""  # what links in notifications begin with; the service's own address unless given
+    notify_private: bool = False  # let webhooks reach private and loopback addresses
+    smtp_url: SecretStr | None = None  # of the mail server: smtp[s|+starttls]://[USER:PASSWORD@]HOST[:PORT]
+    smtp_from: str = "mutransfer@localhost"
+
+    @field_validator("smtp_url")
+    @classmethod
+    def _mail_server(cls, value: SecretStr | None) -> SecretStr | None:
+        parts = urlsplit(value.get_secret_value()) if value else None
+        if parts and (parts.scheme not in SMTP_SCHEMES or not parts.hostname):
+            schemes = ", ".join(SMTP_SCHEMES)
+            raise ValueError(f"give a URL such as smtp+starttls://user:password@mail.example.org, of {schemes}")
+        return value
 
     @field_validator("data_roots", "model_packages", mode="before")
     @classmethod

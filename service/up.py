@@ -1,7 +1,7 @@
 """`mutransfer up`: the whole service on one machine, in the foreground, everything it writes under one folder.
 
-Controller, dispatcher, exporter and an MLflow server, supervised; SIGTERM or Ctrl-C ends them all with everything that
-they started.
+Controller, dispatcher, scheduler, exporter and an MLflow server, supervised; SIGTERM or Ctrl-C ends them all with
+everything that they started.
 """
 
 from collections.abc import Iterator, Sequence
@@ -75,6 +75,7 @@ def _serve(
     controller = supervisor.start(_program("controller", env))
     driver = ("--driver", options.driver) if options.driver else ()
     supervisor.start(_program("dispatcher", env, "--max-studies", str(options.max_studies), *driver))
+    supervisor.start(_program("scheduler", env))
     if settings.mlflow_url:
         supervisor.start(_program("exporter", env))
     if not _wait_until_ready(supervisor, controller, settings.url, stop):
@@ -159,12 +160,12 @@ def child_environment(settings: Settings) -> dict[str, str]:
     }
     values = {
         name.upper(): str(value)
-        for name, value in settings.model_dump(exclude={"token"}).items()
+        for name, value in settings.model_dump(exclude={"token", "smtp_url"}).items()
         if name.upper() not in lists and value is not None
     }
     values |= {name: separator.join(str(item) for item in items) for name, (items, separator) in lists.items()}
-    if settings.token is not None:
-        values["TOKEN"] = settings.token.get_secret_value()
+    secrets = {"TOKEN": settings.token, "SMTP_URL": settings.smtp_url}
+    values |= {name: secret.get_secret_value() for name, secret in secrets.items() if secret is not None}
     ours = {f"MUTRANSFER_{name}": value for name, value in values.items()}
     return {name: value for name, value in os.environ.items() if not name.startswith("MUTRANSFER_")} | ours
 

@@ -74,7 +74,7 @@ def _submit(session: Session, submission: Submission) -> tuple[StudyRow, bool]:
             other = f"another study: {seen.id}" if seen else "another project's study"
             raise ConflictError(f"Idempotency-Key {key!r} was used for {other}")
         return get(session, known.study_id), False
-    row = _insert(session, submission)
+    row = accept(session, submission)
     if key:
         values = {
             "key": key, "project": row.project, "body_digest": submission.body_digest(), "study_id": row.id,
@@ -84,7 +84,8 @@ def _submit(session: Session, submission: Submission) -> tuple[StudyRow, bool]:
     return row, True
 
 
-def _insert(session: Session, submission: Submission) -> StudyRow:
+def accept(session: Session, submission: Submission) -> StudyRow:
+    """Accept a study within the caller's transaction, whatever its idempotency key. Raises as `submit`."""
     spec = submission.spec
     projects.check_usable(session, spec.project)
     row = StudyRow(

@@ -17,7 +17,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
-from service.db import tables_access  # noqa: F401 - so that Base.metadata is whole for whoever imports this module
+from service.db import tables_access, tables_schedules  # noqa: F401 - so that Base.metadata is whole for importers
 from service.db.base import AutoId, Json, one_of
 from service.db.base import Base as Base
 from service.db.session import db_now

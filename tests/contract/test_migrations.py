@@ -20,7 +20,7 @@ HEAD = SCRIPTS.get_current_head()
 SUMMARIES = next(script for script in SCRIPTS.walk_revisions() if script.path.endswith("_study_summaries.py"))
 TABLES = {
     "studies", "study_summaries", "leases", "phases", "trials", "study_trials", "events", "outbox", "idempotency",
-    "projects", "api_tokens", "login_sessions", "audit_log",
+    "projects", "api_tokens", "login_sessions", "audit_log", "schedules", "nights", "channels", "deliveries",
 }  # fmt: skip
 
 
