@@ -83,14 +83,19 @@ def list_studies(
     url: Url = None,
     state: Annotated[str | None, typer.Option(help="Only studies in this state.")] = None,
     project: Annotated[str | None, typer.Option(help="Only studies of this project.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=200, help="How many, newest first.")] = 20,
+    name: Annotated[str | None, typer.Option(help="Only studies with this in their name.")] = None,
+    verdict: Annotated[str | None, typer.Option(help="Only studies with an arm of this verdict.")] = None,
+    sort: Annotated[str, typer.Option(help="created, updated, name, project or state; with - in front, backward.")] = (
+        "-created"
+    ),
+    limit: Annotated[int, typer.Option(min=1, max=200, help="How many.")] = 20,
     json: Json = False,
 ) -> None:
-    """List studies, newest first."""
+    """List studies, newest first unless sorted otherwise."""
     from service.cli_tables import console, simple_table
 
     with connect(url) as client:
-        page = client.list(state=state, project=project, limit=limit)
+        page = client.list(state=state, project=project, limit=limit, name=name, verdict=verdict, sort=sort)
     if json:
         typer.echo(page.model_dump_json(indent=2))
         return

@@ -106,10 +106,16 @@ class Client:
         return self._post("/plan", PlanEstimate, document)
 
     def list(
-        self, *, state: str | None = None, project: str | None = None, limit: int = 50, cursor: str | None = None
+        self,
+        *,
+        state: str | None = None,
+        project: str | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+        **more: str | None,
     ) -> StudyPage:
-        """One page of studies, newest first."""
-        params = {"state": state, "project": project, "limit": limit, "cursor": cursor}
+        """One page of studies, newest first; `more`: name, verdict, sort … as `GET /studies` has them."""
+        params = {"state": state, "project": project, "limit": limit, "cursor": cursor, **more}
         return self._get(f"{API}/studies", StudyPage, params)
 
     def get(self, study_id: str) -> StudyRead:

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Integer, and_, cast, func, select, update
 from sqlalchemy.orm import Session
 
-from mutransfer.result import StudyResult
+from mutransfer.result import Outcome, StudyResult
 from service.db.outbox import OutboxKind
 from service.db.tables import OutboxRow, StudyTrialRow, SummaryRow, TrialRow
 
@@ -49,7 +49,14 @@ def add_results(session: Session, study_id: str, device_seconds: Iterable[float]
 def note_result(session: Session, study_id: str, result: StudyResult | None) -> None:
     """Keep of a finished study's result what lists show, or forget it."""
     brief = None if result is None else in_brief(result).model_dump(mode="json")
-    session.execute(update(SummaryRow).where(SummaryRow.study_id == study_id).values(brief=brief))
+    outcomes = {arm.verdict.outcome for arm in result.arms} if result else set()
+    verdicts = "".join(mark(outcome) for outcome in sorted(outcomes))
+    session.execute(update(SummaryRow).where(SummaryRow.study_id == study_id).values(brief=brief, verdicts=verdicts))
+
+
+def mark(outcome: Outcome) -> str:
+    """How `SummaryRow.verdicts` says that an arm has this verdict."""
+    return f"|{outcome.value}|"
 
 
 def briefs(session: Session, study_ids: Sequence[str]) -> Mapping[str, StudyResult]:

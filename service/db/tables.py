@@ -33,6 +33,8 @@ class StudyRow(Base):
         Index(None, "state", "id"),
         Index(None, "state", "priority", "id"),
         Index(None, "project", "id"),
+        Index(None, "updated_at", "id"),
+        Index(None, "name", "id"),
     )
 
     id: Mapped[str] = mapped_column(String(29), primary_key=True)
@@ -50,6 +52,7 @@ class StudyRow(Base):
     revision: Mapped[int] = mapped_column(Integer, default=1)  # rises when the study is retried or extended
     priority: Mapped[int] = mapped_column(Integer, default=0)  # the highest is claimed first
     created_at: Mapped[float] = mapped_column(default=db_now())
+    updated_at: Mapped[float] = mapped_column(default=db_now(), onupdate=db_now())  # when this row last changed
     started_at: Mapped[float | None] = mapped_column(default=None)
     finished_at: Mapped[float | None] = mapped_column(default=None)
 
@@ -83,6 +86,7 @@ class SummaryRow(Base):
     trials_failed: Mapped[int] = mapped_column(default=0)
     device_seconds: Mapped[float] = mapped_column(default=0.0)
     brief: Mapped[Json | None] = mapped_column(default=None)
+    verdicts: Mapped[str] = mapped_column(default="")  # of its arms, each once: `|drifts||transfers|`
 
 
 class PhaseRow(Base):

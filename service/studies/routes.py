@@ -12,7 +12,6 @@ from mutransfer.recipe import Recipe
 from mutransfer.result import StudyResult
 from mutransfer.snippet import recipe_markdown, recipe_yaml, snippet
 from mutransfer.spec import StudySpec
-from service import cursors
 from service.auth.scopes import READ, SUBMIT
 from service.conditional import ConditionalRoute
 from service.context import ContextDep
@@ -21,9 +20,10 @@ from service.db.actions import MAX_PRIORITY
 from service.db.session import reading
 from service.db.states import StudyState
 from service.db.studies import Submission
-from service.studies import read, rendered
+from service.studies import listing, read, rendered
 from service.studies.checks import check_study, estimate_study
 from service.studies.documents import read_study
+from service.studies.listing import StudyQuery
 from service.studies.openapi import ACCEPTED_BEFORE, BODY, COMMON, CONFLICT, NOT_FOUND, STUDY_BODY
 from service.studies.schemas import (
     EXAMPLE_ID,
@@ -130,19 +130,10 @@ def plan_study(spec: StudyBody) -> PlanEstimate:
 
 
 @router.get("/studies", dependencies=[READ], response_model=StudyPage)
-def list_studies(
-    context: ContextDep,
-    state: StudyState | None = None,
-    project: Annotated[str | None, Query(max_length=64, pattern=r"^[a-z0-9-]*$")] = None,
-    limit: Annotated[int, Query(ge=1, le=200)] = 50,
-    cursor: Annotated[str | None, Query(max_length=200)] = None,
-) -> Response:
-    """Studies, newest first."""
-    before = cursors.decode(cursor, str)[0] if cursor else None
+def list_studies(context: ContextDep, query: Annotated[StudyQuery, Query()]) -> Response:
+    """Studies, newest first unless `sort` says otherwise."""
     with reading(context.sessions) as session:
-        rows = studies.page(session, state=state, project=project, before=before, limit=limit + 1)
-        following = cursors.encode([rows[limit - 1].id]) if len(rows) > limit else None
-        return _json(rendered.page_text(session, rows[:limit], following))
+        return _json(listing.page_text(session, query))
 
 
 @router.get("/studies/{study_id}", dependencies=[READ], response_model=StudyRead, responses=NOT_FOUND)

@@ -39,6 +39,7 @@ EXAMPLE_READ: dict[str, Any] = {
     "spec": EXAMPLE_STUDY,
     "digest": "5f0c6f2f4f7d5d0f3f3a4b1f0d2e9c7a",
     "created_at": "2026-11-22T04:00:00Z",
+    "updated_at": "2026-11-22T04:09:31Z",
     "started_at": "2026-11-22T04:00:02Z",
     "finished_at": "2026-11-22T04:09:31Z",
     "phase": "verify",
@@ -81,6 +82,7 @@ class StudyRead(BaseModel):
     spec: StudySpec
     digest: str = Field(description="Identity of the question: equal specs have equal digests.")
     created_at: datetime
+    updated_at: datetime = Field(description="When its state or its result last changed.")
     started_at: datetime | None
     finished_at: datetime | None
     phase: str | None = Field(description="The phase begun last.")
@@ -114,6 +116,7 @@ def _fields(row: StudyRow, tally: Tally) -> dict[str, Any]:
         "revision": row.revision,
         "digest": row.digest,
         "created_at": utc(row.created_at),
+        "updated_at": utc(row.updated_at),
         "started_at": utc(row.started_at),
         "finished_at": utc(row.finished_at),
         "phase": tally.phase,

@@ -70,7 +70,7 @@ def test_summaries_are_made_for_the_studies_that_there_are(database_url: str) ->
     downgrade(database_url, SUMMARIES.down_revision)
     upgrade(database_url)
     assert _summaries(sessions) == before
-    assert summaries.in_brief(result).model_dump(mode="json") in [brief for *_, brief in before]
+    assert summaries.in_brief(result).model_dump(mode="json") in [value for row in before for value in row]
     engine.dispose()
 
 
