@@ -96,6 +96,9 @@ def install(app: FastAPI) -> None:
         schemas = document["components"]["schemas"]
         document["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
         document["security"] = [{"token": []}, {}]  # none is needed on a personal machine
+        for operation in (operation for path in document["paths"].values() for operation in path.values()):
+            for status, answer in (COMMON | (BODY if "requestBody" in operation else {})).items():
+                operation["responses"].setdefault(str(status), answer)
         if STUDY_INPUT not in schemas:
             study = StudySpec.model_json_schema(ref_template=REFERENCE.format(model="Input{model}"))
             parts = study.pop("$defs")

@@ -62,10 +62,11 @@ RECIPE_ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {"content": {media_type: {} for _, media_type in RENDERED.values()}}
 }
 
+EVENT_SCHEMA = {"type": "object", "properties": {field: {"type": "string"} for field in ("event", "data", "id")}}
 EVENT_ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "`event: KIND`, `data: JSON`, and an id to resume after.",
-        "content": {"text/event-stream": {"schema": {"type": "string"}, "example": EXAMPLE_STREAM}},
+        "content": {"text/event-stream": {"schema": EVENT_SCHEMA, "example": EXAMPLE_STREAM}},
     },
     204: {"description": "The study is over and everything has been told."},
 }
