@@ -12,7 +12,7 @@ from itertools import islice
 import json
 import time
 from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 import uuid
 
 import httpx
@@ -42,6 +42,7 @@ from service.auth.schemas import (
     TokenRead,
     Whoami,
 )
+from service.client_files import FileClient
 from service.client_schedules import Channels, Schedules
 from service.studies.schemas import API, CurvesRead, EventRead, Health, StudyPage, StudyRead, VerdictRead
 from service.trials.schemas import TrialDetail, TrialLogRead, TrialPage, TrialRead
@@ -62,7 +63,7 @@ M = TypeVar("M", bound=BaseModel)
 Item = TypeVar("Item")
 
 
-class Client:
+class Client(FileClient):
     """One service at `url`. Use as a context manager, or call `close`."""
 
     def __init__(self, url: str, token: str | None = None, *, transport: httpx.BaseTransport | None = None) -> None:
@@ -209,18 +210,6 @@ class Client:
         """The recipe in another `form`: `yaml`, `python` or `markdown`."""
         params = _given({"width": width, "depth": depth, "arm": arm, "format": form})
         return self._repeat(lambda: self._http.get(f"{_study(study_id)}/recipe", params=params)).text
-
-    def report(self, study_id: str, *, form: str = "html") -> bytes:
-        """The report as one file: `html`, `md` or `pdf`."""
-        return self._file(f"{_study(study_id)}/report", {"format": form})
-
-    def export(self, study_id: str, data: str = "trials", *, form: str = "csv") -> bytes:
-        """`trials` or `fits` as a file: `csv` or `parquet`."""
-        return self._file(f"{_study(study_id)}/export", {"data": data, "format": form})
-
-    def figure(self, study_id: str, key: str, *, form: str = "svg", **options: Any) -> bytes:
-        """A chart of the study's page as `svg`, `png` or `pdf`; `options` are `theme`, `arm` and `size`."""
-        return self._file(f"{_study(study_id)}/figures/{quote(key, safe='')}", {"format": form, **options})
 
     def frames(self, study_id: str) -> "Frames":
         """The study's results as pandas frames."""

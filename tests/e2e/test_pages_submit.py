@@ -85,6 +85,17 @@ def test_a_study_of_before_is_the_start_of_another(visitor: Visitor, site: Seede
     expect(page.get_by_label("Name")).to_be_disabled()
     assert overflow(page) == 0
     page.screenshot(path=pictures / "submit-dark-390.png", full_page=True)
+    page = visitor.open(f"/studies/{site.ids['quickstart']}")
+    page.get_by_role("link", name="submit another like it").click()
+    page.wait_for_url("**/submit?study=*")
+    page.go_back()
+    for name, start in (("PDF", b"%PDF-"), ("parquet", b"PAR1")):
+        with page.expect_download() as started:
+            page.locator("#links").get_by_role("link", name=name).first.click()
+        assert started.value.path().read_bytes().startswith(start)
+    page.get_by_role("link", name="compare its arms").click()
+    page.wait_for_url("**/compare?*")
+    expect(page.locator("#chosen article")).to_have_count(3)
     visitor.expects("status of 404")
     page = visitor.open("/submit?study=st_none")
     expect(page.get_by_role("heading", name="Nothing here")).to_be_visible()
