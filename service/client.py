@@ -198,19 +198,6 @@ class Client(FileClient):
         """What to set at a width."""
         return self._get(f"{_study(study_id)}/recipe", Recipe, {"width": width, "depth": depth, "arm": arm})
 
-    def recipe_text(
-        self,
-        study_id: str,
-        *,
-        width: int,
-        form: str,
-        depth: int | None = None,
-        arm: str | None = None,
-    ) -> str:
-        """The recipe in another `form`: `yaml`, `python` or `markdown`."""
-        params = _given({"width": width, "depth": depth, "arm": arm, "format": form})
-        return self._repeat(lambda: self._http.get(f"{_study(study_id)}/recipe", params=params)).text
-
     def frames(self, study_id: str) -> "Frames":
         """The study's results as pandas frames."""
         from service.frames import Frames

@@ -1,4 +1,4 @@
-"""The part of the client that fetches files: reports, data, charts."""
+"""The part of the client that fetches files: reports, data, charts, recipes."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -26,3 +26,10 @@ class FileClient(ABC):
     def figure(self, study_id: str, key: str, *, form: str = "svg", **options: Any) -> bytes:
         """A chart of the study's page as `svg`, `png` or `pdf`; `options` are `theme`, `arm` and `size`."""
         return self._file(f"{API}/studies/{study_id}/figures/{quote(key, safe='')}", {"format": form, **options})
+
+    def recipe_text(
+        self, study_id: str, *, width: int, form: str, depth: int | None = None, arm: str | None = None
+    ) -> str:  # fmt: skip
+        """The recipe in another `form`: `yaml`, `python` or `markdown`."""
+        params = {"width": width, "depth": depth, "arm": arm, "format": form}
+        return self._file(f"{API}/studies/{study_id}/recipe", params).decode()

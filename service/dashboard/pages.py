@@ -9,7 +9,7 @@ from starlette.routing import Match
 from starlette.types import Scope
 
 from service.auth.scopes import OPEN, READ
-from service.dashboard import compare, home, study, submit, system
+from service.dashboard import compare, home, schedules, study, submit, system
 from service.dashboard.assets import FOREVER, Assets
 from service.dashboard.frame import Frame, Route
 from service.db.session import Sessions
@@ -60,6 +60,7 @@ def router(settings: Settings, sessions: Sessions) -> APIRouter:
         *study.routes(frame),
         *compare.routes(frame),
         *submit.routes(frame, settings),
+        *schedules.routes(frame),
         *system.routes(frame, settings),
         *Files(frame).routes(),
     ]

@@ -40,7 +40,7 @@ def environment() -> Environment:
     filters: dict[str, Any] = {
         "moment": moment, "duration": numbers.duration, "count": numbers.count, "significant": numbers.significant,
         "loss": numbers.loss, "power": numbers.power_of_two, "rate": numbers.rate, "shape": shape,
-        "rate_interval": numbers.rate_interval,
+        "rate_interval": numbers.rate_interval, "interval": numbers.interval,
     }  # fmt: skip
     env.filters.update(filters)
     return env
