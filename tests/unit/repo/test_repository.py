@@ -95,15 +95,3 @@ def test_versions_agree() -> None:
     newest = re.findall(r"^## \[(\d+\.\d+\.\d+)\]", (TOP / "CHANGELOG.md").read_text(), flags=re.MULTILINE)
     assert version("mutransfer") == declared
     assert newest[:1] in ([], [declared])
-
-
-def test_compose_services_run_commands_that_exist() -> None:
-    import typer.main
-
-    from service.cli import app
-
-    known = set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
-    compose = yaml.safe_load((TOP / "docker-compose.yml").read_text())
-    ours = [s for s in compose["services"].values() if s["image"].startswith("mutransfer") and "entrypoint" not in s]
-    assert len(ours) == 4
-    assert {service["command"][0] for service in ours} <= known
