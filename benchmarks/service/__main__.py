@@ -4,12 +4,15 @@ The data folder (`--data`, default in the temporary directory, about 6 GB) is ke
 """
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 import json
 import os
 from pathlib import Path
 import random
+from statistics import median
 import sys
 import tempfile
 
@@ -22,6 +25,7 @@ from service.db.session import Sessions, make_engine, session_factory
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 RATE = 100.0  # requests a second
 P95 = 0.95
+INGESTS = 3  # the median of so many counts
 #: name → (unit, bar)
 BARS = {
     "list, one reader, p95": ("ms", 30.0),
@@ -37,51 +41,71 @@ BARS = {
 }
 
 
-def measure(url: str, scale: seed.Scale, options: argparse.Namespace, say: Callable[[str], None]) -> dict[str, float]:
-    """Every figure at one scale."""
-    engine = make_engine(url)
-    sessions = session_factory(engine)
-    found: dict[str, float] = {}
+@dataclass(frozen=True, kw_only=True)
+class Side:
+    """One history with its own controller."""
 
-    def note(name: str, value: float) -> None:
-        found[name] = value
-        say(f"{scale.name:6} {name:44} {value:8.1f}")
+    scale: seed.Scale
+    sessions: Sessions
+    port: int
 
-    try:
-        with tempfile.TemporaryDirectory(prefix="mt-bench-") as home:
-            _reads(url, Path(home), sessions, options, note)
-        note("ingest, one driver", writes.ingest(sessions, drivers=1))
-        note("ingest, four drivers at once", writes.ingest(sessions, drivers=4))
-        note("claim, p95", 1000.0 * writes.claims(sessions).percentile(P95))
-    finally:
-        engine.dispose()
+    def paths(self, options: argparse.Namespace) -> dict[str, list[str]]:
+        """What one reader asks for, by figure."""
+        draw = random.Random(0)
+        ids = seed.study_ids(self.sessions, trials=1000)
+        shown = draw.sample(ids, min(len(ids), 50))
+        running = seed.running(self.sessions)
+        return {
+            "list, one reader, p95": ["/api/v1/studies"] * options.requests,
+            "show, one reader, p95": [f"/api/v1/studies/{draw.choice(shown)}" for _ in range(options.requests)],
+            "home page, p95": ["/"] * options.pages,
+            "page of a study with 1,000 trials, p95": [f"/studies/{draw.choice(shown)}" for _ in range(options.pages)],
+            "page of a running study, p95": [f"/studies/{running}"] * options.pages,
+        }
+
+
+@contextmanager
+def sides(urls: Mapping[str, str]) -> Iterator[list[Side]]:
+    """Both histories, each behind a controller of its own."""
+    with ExitStack() as stack:
+        made = []
+        for scale in seed.SCALES:
+            engine = make_engine(urls[scale.name])
+            stack.callback(engine.dispose)
+            home = stack.enter_context(tempfile.TemporaryDirectory(prefix="mt-bench-"))
+            port = stack.enter_context(load.controller(urls[scale.name], Path(home)))
+            made.append(Side(scale=scale, sessions=session_factory(engine), port=port))
+        yield made
+
+
+def measure(
+    both: Sequence[Side], options: argparse.Namespace, say: Callable[[str], None]
+) -> dict[str, dict[str, float]]:
+    """Every figure at both scales, which take turns every few requests: what else the machine does meets both."""
+    found: dict[str, dict[str, float]] = {side.scale.name: {} for side in both}
+
+    def note(name: str, values: Sequence[float]) -> None:
+        for side, value in zip(both, values, strict=True):
+            found[side.scale.name][name] = value
+        say(f"{name:44} {values[-1]:8.1f} {values[0]:8.1f}")
+
+    asked = [side.paths(options) for side in both]
+    for name in asked[0]:
+        samples = load.in_turns([(side.port, paths[name]) for side, paths in zip(both, asked, strict=True)])
+        note(name, [1000.0 * sample.percentile(P95) for sample in samples])
+    kinds = {"list": "list, one reader, p95", "show": "show, one reader, p95"}
+    mixed = [
+        (side.port, {kind: paths[name] for kind, name in kinds.items()})
+        for side, paths in zip(both, asked, strict=True)
+    ]
+    offered = load.offered_in_turns(mixed, rate=RATE, seconds=options.seconds)
+    for kind in kinds:
+        note(f"{kind}, at 100 requests/s, p95", [1000.0 * sample[kind].percentile(P95) for sample in offered])
+    for drivers, name in ((1, "ingest, one driver"), (4, "ingest, four drivers at once")):
+        tries = [[writes.ingest(side.sessions, drivers=drivers) for side in both] for _ in range(INGESTS)]
+        note(name, [median(column) for column in zip(*tries, strict=True)])
+    note("claim, p95", [1000.0 * s.percentile(P95) for s in writes.claims([side.sessions for side in both])])
     return found
-
-
-def _reads(
-    url: str, home: Path, sessions: Sessions, options: argparse.Namespace, note: Callable[[str, float], None]
-) -> None:
-    draw = random.Random(0)
-    ids = seed.study_ids(sessions, trials=1000)
-    shown = draw.sample(ids, min(len(ids), 50))
-    shows = [f"/api/v1/studies/{draw.choice(shown)}" for _ in range(options.requests)]
-    lists = ["/api/v1/studies"] * options.requests
-    running = seed.running(sessions)
-    with load.controller(url, home) as port:
-        for name, paths in (
-            ("list, one reader, p95", lists),
-            ("show, one reader, p95", shows),
-            ("home page, p95", ["/"] * options.pages),
-            (
-                "page of a study with 1,000 trials, p95",
-                [f"/studies/{draw.choice(shown)}" for _ in range(options.pages)],
-            ),
-            ("page of a running study, p95", [f"/studies/{running}"] * options.pages),
-        ):
-            note(name, 1000.0 * load.one_reader(port, paths).percentile(P95))
-        both = load.offered(port, {"list": lists, "show": shows}, rate=RATE, seconds=options.seconds)
-        for kind, sample in both.items():
-            note(f"{kind}, at 100 requests/s, p95", 1000.0 * sample.percentile(P95))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -92,10 +116,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--no-mlflow", action="store_true", help="leave MLflow out")
     parser.add_argument("--no-keep", action="store_true", help="leave docs/ as it is")
     parser.add_argument("--note", default="", help="what else to say of the machine, such as other work on it")
-    parser.add_argument("--rounds", type=int, default=3, help="how often each history has its turn")
+    parser.add_argument("--rounds", type=int, default=3, help="how often everything is measured")
     parser.add_argument("--requests", type=int, default=300, help="requests of each kind by the one reader")
     parser.add_argument("--pages", type=int, default=40, help="requests of each page")
-    parser.add_argument("--seconds", type=float, default=20.0, help="how long requests are offered")
+    parser.add_argument("--seconds", type=float, default=20.0, help="how long requests are offered to each")
     options = parser.parse_args(arguments)
 
     def say(line: str) -> None:
@@ -107,9 +131,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for scale in seed.SCALES:
             url = database(server, scale.name)
             say(f"{scale.name}: {'seeded' if seed.seed(url, scale) else 'seeded before'}, {scale.trials:,} trials")
-        for _ in range(options.rounds):
-            for scale in seed.SCALES:
-                rounds[scale.name].append(measure(database(server, scale.name), scale, options, say))
+        with sides({scale.name: database(server, scale.name) for scale in seed.SCALES}) as both:
+            for _ in range(options.rounds):
+                for name, found in measure(both, options, say).items():
+                    rounds[name].append(found)
         said = settings_said(server)
     mlflow = None
     if not options.no_mlflow:

@@ -16,8 +16,9 @@ controller process. PostgreSQL {server} with its own defaults: {settings}.
 
 Requests come over real connections to 127.0.0.1: from one reader, one after another, and offered at 100 a second (lists
 and single studies in turn), where a latency counts from the moment of arrival. Lists and the home page have 50 studies.
-Ingest is a driver's recorder from the first result to the last commit, a claim is a dispatcher's. Each figure is the
-median of {rounds} rounds, in which the two histories take turns; other work was running on the machine's two cores.
+Ingest is a driver's recorder from the first result to the last commit, a claim is a dispatcher's. The two histories,
+each behind a controller of its own, take turns every five requests, 2.5 seconds or one claim, so that other work on the
+machine's two cores, of which there was some, meets both. Each figure is the median of {rounds} round(s).
 
 ```
 {table}

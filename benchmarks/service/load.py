@@ -76,18 +76,37 @@ class Connection:
         self._http.close()
 
 
-def one_reader(port: int, paths: Sequence[str], *, warm: int = 3) -> Sample:
-    """Each path once, one after another; the first `warm` are asked before the clock runs."""
-    connection = Connection(port)
-    for path in paths[:warm]:
-        connection.get(path)
-    taken = []
-    for path in paths:
-        begun = time.perf_counter()
-        connection.get(path)
-        taken.append(time.perf_counter() - begun)
-    connection.close()
-    return Sample(seconds=tuple(sorted(taken)))
+def in_turns(readers: Sequence[tuple[int, Sequence[str]]], *, turn: int = 5, warm: int = 3) -> list[Sample]:
+    """One reader a port asks for its paths one after another, `turn` of them before the next reader has its turn.
+
+    The first `warm` are asked before the clock runs.
+    """
+    connections = [Connection(port) for port, _ in readers]
+    for connection, (_, paths) in zip(connections, readers, strict=True):
+        for path in paths[:warm]:
+            connection.get(path)
+    taken: list[list[float]] = [[] for _ in readers]
+    for first in range(0, max(len(paths) for _, paths in readers), turn):
+        for connection, (_, paths), times in zip(connections, readers, taken, strict=True):
+            for path in paths[first : first + turn]:
+                begun = time.perf_counter()
+                connection.get(path)
+                times.append(time.perf_counter() - begun)
+    for connection in connections:
+        connection.close()
+    return [Sample(seconds=tuple(sorted(times))) for times in taken]
+
+
+def offered_in_turns(
+    targets: Sequence[tuple[int, Mapping[str, Sequence[str]]]], *, rate: float, seconds: float, turn: float = 2.5
+) -> list[dict[str, Sample]]:
+    """`offered` to each port for `seconds` in all, `turn` seconds before the next has its turn."""
+    taken: list[dict[str, list[float]]] = [{kind: [] for kind in paths} for _, paths in targets]
+    for _ in range(max(1, round(seconds / turn))):
+        for (port, paths), times in zip(targets, taken, strict=True):
+            for kind, sample in offered(port, paths, rate=rate, seconds=turn).items():
+                times[kind].extend(sample.seconds)
+    return [{kind: Sample(seconds=tuple(sorted(found))) for kind, found in times.items()} for times in taken]
 
 
 def offered(port: int, paths: Mapping[str, Sequence[str]], *, rate: float, seconds: float) -> dict[str, Sample]:

@@ -13,7 +13,7 @@ from benchmarks.service.load import Sample
 from mutransfer.spec import StudySpec
 from mutransfer.trial import TrialResult
 from service.db.driver_store import DriverStore, PlannedTrial
-from service.db.leases import Leases
+from service.db.leases import Claim, Leases
 from service.db.session import Sessions
 from service.db.studies import Submission, submit
 from service.db.tables import StudyRow, TrialRow
@@ -82,21 +82,27 @@ def _record(store: DriverStore, results: Sequence[tuple[str, TrialResult]], stor
         raise RuntimeError(f"results were not stored within {DEADLINE_SECONDS:g} s")
 
 
-def claims(sessions: Sessions, *, count: int = 50) -> Sample:
-    """Seconds a claim, while studies wait."""
-    written, leases, taken = Written(sessions), Leases(sessions), []
+def claims(histories: Sequence[Sessions], *, count: int = 100) -> list[Sample]:
+    """Seconds a claim, while studies wait; the histories take turns."""
+    written = [Written(sessions) for sessions in histories]
+    taken: list[list[float]] = [[] for _ in histories]
+    held: list[list[Claim]] = [[] for _ in histories]
     try:
-        spec = seed.study("claimed", **seed.LITTLE)
+        for one in written:
+            for _ in range(count):
+                one.submit(seed.study("claimed", **seed.LITTLE))
         for _ in range(count):
-            written.submit(spec)
-        held = []
-        for _ in range(count):
-            begun = time.perf_counter()
-            held.append(leases.claim_next("bench", seed.TTL_SECONDS))
-            taken.append(time.perf_counter() - begun)
-        for claim in held:
-            if claim is not None:
-                leases.release(claim)
+            for sessions, times, claimed in zip(histories, taken, held, strict=True):
+                begun = time.perf_counter()
+                claim = Leases(sessions).claim_next("bench", seed.TTL_SECONDS)
+                times.append(time.perf_counter() - begun)
+                if claim is None:
+                    raise RuntimeError("studies wait and none was claimed")
+                claimed.append(claim)
+        for sessions, claimed in zip(histories, held, strict=True):
+            for claim in claimed:
+                Leases(sessions).release(claim)
     finally:
-        written.remove()
-    return Sample(seconds=tuple(sorted(taken)))
+        for one in written:
+            one.remove()
+    return [Sample(seconds=tuple(sorted(times))) for times in taken]
