@@ -33,7 +33,7 @@ from tests.integration.ops.conftest import stub_study, wait_until
 from tests.postgres_server import PostgresServer, database_factory, drop_databases
 
 SECRETS = {"POSTGRES_PASSWORD": "p", "MUTRANSFER_TOKEN": "deployed-token-of-the-test", "RAY_AUTH_TOKEN": "r" * 32}
-ROLES = ("controller", "dispatcher", "exporter")
+ROLES = ("controller", "dispatcher", "scheduler", "exporter")
 GRACE_SECONDS = 30.0  # stop_grace_period
 
 
