@@ -33,8 +33,10 @@ from mutransfer.trial import TrialSpec, trial_spec  # noqa: E402
 from service.db.driver_store import DriverStore  # noqa: E402
 from service.db.leases import Leases  # noqa: E402
 from service.db.migrate import upgrade  # noqa: E402
+from service.db.quotas import UNLIMITED
 from service.db.session import make_engine, session_factory  # noqa: E402
 from service.db.studies import Submission, submit  # noqa: E402
+from workers.allowance import Allowance
 from workers.control import Control  # noqa: E402
 from workers.data import TokenData, load, prepare  # noqa: E402
 from workers.engine import StudyEngine  # noqa: E402
@@ -128,7 +130,12 @@ def measure_ours(spec: StudySpec, data: TokenData, folder: Path) -> Measurement:
     )  # fmt: skip
 
     def run() -> None:
-        run_trials(StudyEngine(spec=spec, environment=facts, store=store, recorder=recorder), plan, Control())
+        run_trials(
+            StudyEngine(spec=spec, environment=facts, store=store, recorder=recorder),
+            plan,
+            Control(),
+            Allowance(lambda _wanted, _running: UNLIMITED),
+        )
         if not recorder.close(timeout_seconds=60.0):
             raise RuntimeError("results were not written")
 

@@ -7,6 +7,7 @@
     ├── AccessError          no right token, host or origin (HTTP 401/403)
     ├── ScalingError         a parameter has no role or no rule, or a rule is refused (a programming or model error)
     ├── LeaseLostError       this driver no longer owns its study; it must stop and write nothing
+    ├── OutdatedError        this process is of another version than the database; it must stop and write nothing
     └── TransientError       the machine's fault (database away, node lost): retried, never the user's concern
 
 Anything else that escapes is a bug and is reported as one.
@@ -62,6 +63,10 @@ class ScalingError(MutransferError):
 
 class LeaseLostError(MutransferError):
     """Another driver owns this study now."""
+
+
+class OutdatedError(MutransferError):
+    """The database was migrated for another version of this code."""
 
 
 class TransientError(MutransferError):

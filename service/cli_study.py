@@ -119,6 +119,8 @@ def show(study_id: StudyId, url: Url = None, json: Json = False) -> None:
         return
     out = console()
     out.print(f"{_page(client, study)}  {study.trials_done} of {study.trials_planned} trials", markup=False)
+    if study.waiting is not None:
+        out.print(f"waiting ({study.waiting.reason.value}): {study.waiting.message}", markup=False)
     if study.error:
         out.print(study.error, markup=False)
     print_verdict(result, out)

@@ -19,6 +19,7 @@ class StopReason(StrEnum):
 
     CANCELLED = "cancelled"  # a person cancelled the study: kill its trials
     DRAIN = "drain"  # SIGTERM, a pause, or a study that was changed: checkpoint, give the study back
+    OUTDATED = "outdated"  # the database was migrated for another version: checkpoint, write nothing more
     LEASE_LOST = "lease_lost"  # another driver has the study, or it has ended: leave everything as it is
 
 

@@ -16,7 +16,15 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from mutransfer.errors import ConflictError, LeaseLostError, NotFoundError, ScalingError, SpecError, TransientError
+from mutransfer.errors import (
+    ConflictError,
+    LeaseLostError,
+    NotFoundError,
+    OutdatedError,
+    ScalingError,
+    SpecError,
+    TransientError,
+)
 from mutransfer.facts import StudyFacts
 from mutransfer.judge import CurveData, judge_study
 from mutransfer.plan import Phase
@@ -26,6 +34,7 @@ from service.db.session import make_engine, session_factory
 from service.db.states import PhaseState, StudyState
 from service.logging import configure_logging
 from service.settings import Settings
+from workers.allowance import Allowance
 from workers.control import Control, Stopped, StopReason
 from workers.heartbeat import Heartbeat
 from workers.ray_environment import prepare_environment
@@ -54,8 +63,9 @@ class Driver:
         self._ray_folder: Path | None = None
         sessions = session_factory(make_engine(settings.database_url))
         self._store = DriverStore(sessions, study_id, epoch, ttl_seconds=settings.lease_ttl_seconds)
+        self._allowance = Allowance(self._store.grant)
         self._heartbeat = Heartbeat(
-            self._store, self._control, ttl_seconds=settings.lease_ttl_seconds, overdue=self._end_now
+            self._store, self._control, self._allowance, ttl_seconds=settings.lease_ttl_seconds, overdue=self._end_now
         )
 
     def run(self) -> int:
@@ -63,6 +73,7 @@ class Driver:
         self._catch_signals()
         _log.info("driver started")
         try:
+            self._store.check_schema()
             self._store.renew()
             self._heartbeat.start()
             self._drive()
@@ -70,6 +81,9 @@ class Driver:
             return self._stopped(stopped.reason)
         except LeaseLostError as error:
             _log.error("the lease is lost", reason=str(error))
+            return EX_TEMPFAIL
+        except OutdatedError as error:
+            _log.error("refused", reason=str(error))
             return EX_TEMPFAIL
         except TransientError as error:
             _log.error("the machine is at fault", reason=str(error))
@@ -191,9 +205,9 @@ class Driver:
             self._catch_signals()
             _log.info("ray started")
             try:
-                run_trials(engine, plan, self._control)
+                run_trials(engine, plan, self._control, self._allowance)
             except Stopped as stopped:
-                if stopped.reason is not StopReason.DRAIN:
+                if stopped.reason not in (StopReason.DRAIN, StopReason.OUTDATED):
                     self._end_now(stopped.reason)
                 raise
 
@@ -235,7 +249,7 @@ class Driver:
     def _stopped(self, reason: StopReason) -> int:
         _log.info("driver stopped", reason=reason.value)
         match reason:
-            case StopReason.LEASE_LOST:
+            case StopReason.LEASE_LOST | StopReason.OUTDATED:
                 return EX_TEMPFAIL
             case StopReason.DRAIN:
                 return self._give_back(status=0)

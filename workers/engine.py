@@ -77,15 +77,19 @@ class StudyEngine:
         """Jobs handed out and not yet answered."""
         return len(self._running)
 
+    def settle(self) -> bool:
+        """Plan ahead without starting anything; returns whether a run is waiting to be started."""
+        if not self._queue and not self.finished:
+            self._advance()
+        return bool(self._queue)
+
     def check(self) -> None:
         """Raises what keeps outcomes from being written: LeaseLostError, or a bug."""
         self._recorder.check()
 
     def next_job(self) -> Job | None:
         """The next run to start; None when all work waits for running trials, for the database, or is finished."""
-        if not self._queue and not self.finished:
-            self._advance()
-        if not self._queue:
+        if not self.settle():
             return None
         key = self._queue.popleft()
         self._running.add(key)

@@ -6,9 +6,10 @@ import time
 
 import structlog
 
-from mutransfer.errors import LeaseLostError, NotFoundError, TransientError
+from mutransfer.errors import LeaseLostError, NotFoundError, OutdatedError, TransientError
 from service.db.driver_store import DriverStore, Standing
 from service.db.states import StudyState
+from workers.allowance import Allowance
 from workers.control import Control, StopReason
 
 POLL_SECONDS = 1.0
@@ -22,11 +23,13 @@ class Heartbeat:
     """A thread beside the driver. While the database is away it keeps trying: the lease may still be ours after."""
 
     def __init__(
-        self, store: DriverStore, control: Control, *, ttl_seconds: float, overdue: Callable[[StopReason], None]
-    ) -> None:
+        self, store: DriverStore, control: Control, allowance: Allowance, *, ttl_seconds: float,
+        overdue: Callable[[StopReason], None],
+    ) -> None:  # fmt: skip
         """`overdue` is called from the thread when the grace is over; it should end the process."""
         self._store = store
         self._control = control
+        self._allowance = allowance
         self._renew_seconds = ttl_seconds / 3.0
         self._overdue = overdue
         self._revision: int | None = None  # of the study, as first seen
@@ -50,9 +53,16 @@ class Heartbeat:
                     self._store.renew()
                     renewed_at = time.monotonic()
                 self._heed(self._store.standing())
+                self._allowance.refresh()
+                if self._allowance.is_over:
+                    _log.info("the project's device-hours are used up: giving the study back")
+                    self._control.stop(StopReason.DRAIN)
             except (LeaseLostError, NotFoundError) as error:
                 _log.error("the lease is lost: stopping", reason=str(error))
                 self._control.stop(StopReason.LEASE_LOST)
+            except OutdatedError as error:
+                _log.error("the database is another version's: stopping", reason=str(error))
+                self._control.stop(StopReason.OUTDATED)
             except TransientError as error:
                 _log.warning("heartbeat missed", error=str(error))
             if self._control.reason in (StopReason.CANCELLED, StopReason.LEASE_LOST):

@@ -22,6 +22,7 @@ import structlog
 from mutransfer.errors import SpecError, TransientError
 from mutransfer.trial import TrialResult
 from workers.actor import TrialActor, TrialJob
+from workers.allowance import Allowance
 from workers.control import Control, Stopped, StopReason
 from workers.engine import Job, StudyEngine
 from workers.scratch import scratch
@@ -77,14 +78,16 @@ class RunPlan:
         return fit if self.max_concurrent is None else min(fit, self.max_concurrent)
 
 
-def run_trials(engine: StudyEngine, plan: RunPlan, control: Control) -> None:
-    """Run the engine's jobs until it is finished. Ray must be connected.
+def run_trials(engine: StudyEngine, plan: RunPlan, control: Control, allowance: Allowance) -> None:
+    """Run the engine's jobs until it is finished, as many at once as `allowance` lets. Ray must be connected.
 
-    Raises Stopped when `control` says so; running trials are then checkpointed (DRAIN) and all actors killed. Raises
-    TransientError when Ray itself fails.
+    Raises Stopped when `control` says so; running trials are then checkpointed (DRAIN, OUTDATED) and all actors killed.
+    Raises TransientError when Ray itself fails.
     """
     watch = _Watch(engine, plan, control)
     limit = plan.concurrency()
+    allowance.want(limit)
+    control.patiently(allowance.refresh)
     # Actors start side by side, not one after the other.
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(limit)
     # Tune warns that it finds none of the result files that we keep it from writing.
@@ -93,7 +96,7 @@ def run_trials(engine: StudyEngine, plan: RunPlan, control: Control) -> None:
         tuner = Tuner(
             tune.with_resources(TrialActor, {"cpu": plan.cpus, "gpu": plan.gpus}),
             tune_config=TuneConfig(
-                search_alg=_Supply(engine, plan, limit),
+                search_alg=_Supply(engine, plan, limit, allowance),
                 num_samples=-1,
                 scheduler=_KeepActors(limit),
                 reuse_actors=True,
@@ -113,7 +116,7 @@ def run_trials(engine: StudyEngine, plan: RunPlan, control: Control) -> None:
             tuner.fit()
             _log.info("trials ended", workers=len(watch.workers))
         except Stopped as stopped:
-            watch.end(save=stopped.reason is StopReason.DRAIN)
+            watch.end(save=stopped.reason in (StopReason.DRAIN, StopReason.OUTDATED))
             raise
         except RayError as error:
             raise TransientError(f"Ray broke down: {error}") from error
@@ -151,16 +154,20 @@ class _KeepActors(FIFOScheduler):
 class _Supply(Searcher):
     """Tune's searcher over the engine's queue."""
 
-    def __init__(self, engine: StudyEngine, plan: RunPlan, limit: int) -> None:
+    def __init__(self, engine: StudyEngine, plan: RunPlan, limit: int, allowance: Allowance) -> None:
         super().__init__()
         self._engine = engine
         self._plan = plan
         self._limit = limit
+        self._allowance = allowance
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # noqa: ARG002 - Tune's signature
         """See Searcher: a config, None for not now, FINISHED for never again."""
         if self._engine.running >= self._limit:
             return None
+        if not self._allowance.take(self._engine.running):
+            self._allowance.note_hunger(self._engine.settle())
+            return str(Searcher.FINISHED) if self._engine.finished else None
         job = self._engine.next_job()
         if job is not None:
             return {"key": job.key, "job": self._plan.job(job).model_dump_json()}

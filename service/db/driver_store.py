@@ -17,7 +17,7 @@ from mutransfer.plan import TrialRequest
 from mutransfer.result import Cost, StudyResult
 from mutransfer.spec import StudySpec
 from mutransfer.trial import Observation, TrialResult, TrialSpec
-from service.db import leases, progress, summaries, trials
+from service.db import leases, progress, quotas, schema_version, summaries, trials
 from service.db.events import EventKind, add_event
 from service.db.outbox import OutboxKind, add_message, message_key
 from service.db.session import Sessions, db_now, reading, transact
@@ -102,13 +102,26 @@ class DriverStore:
             return _study_row(session, self._study_id).state == StudyState.CANCELLING
 
     def standing(self) -> Standing:
-        """Where the study stands now. Raises NotFoundError."""
+        """Where the study stands now. Raises NotFoundError, and OutdatedError after a migration."""
         query = select(StudyRow.state, StudyRow.revision).where(StudyRow.id == self._study_id)
         with reading(self._sessions) as session:
+            schema_version.check(session)
             found = session.execute(query).one_or_none()
         if found is None:
             raise NotFoundError(f"no study {self._study_id}")
         return Standing(state=StudyState(found.state), revision=found.revision)
+
+    def check_schema(self) -> None:
+        """Raises OutdatedError when the database is at another revision than this code."""
+        with reading(self._sessions) as session:
+            schema_version.check(session)
+
+    def grant(self, wanted: int, running: int) -> quotas.Grant:
+        """Take as many slots for trials as the project's limit allows now; `running` ones are never taken back."""
+        with reading(self._sessions) as session:
+            if not quotas.is_limited(session, self._study_id):
+                return quotas.UNLIMITED
+        return self._write(lambda s: quotas.grant(s, self._study_id, wanted=wanted, running=running))
 
     def mark_running(self) -> StudyState:
         """queued → running; nothing otherwise: an earlier driver did it, or a person was faster. Returns the state."""

@@ -6,15 +6,17 @@ has moved on, however late it arrives.
 
 from dataclasses import dataclass
 
-from sqlalchemy import select, update
+from sqlalchemy import or_, select, update
 from sqlalchemy.orm import Session
 
 from mutransfer.errors import LeaseLostError
+from service.db import quotas
 from service.db.session import Sessions, db_now, transact
 from service.db.states import StudyState
 from service.db.tables import LeaseRow, StudyRow
 
-CLAIMABLE = (StudyState.QUEUED, StudyState.RUNNING, StudyState.PAUSING, StudyState.CANCELLING)
+ENDING = (StudyState.PAUSING, StudyState.CANCELLING)
+CLAIMABLE = (StudyState.QUEUED, StudyState.RUNNING, *ENDING)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +35,7 @@ class Leases:
         self._sessions = sessions
 
     def claim_next(self, owner: str, ttl_seconds: float) -> Claim | None:
-        """Claim the study of the highest priority, of those the oldest, that nobody drives and whose lease is over.
+        """Claim the study of the highest priority, of those the oldest, that nobody drives and whose project has room.
 
         Raises TransientError when the database does not answer.
         """
@@ -45,10 +47,12 @@ class Leases:
 
 
 def _claim(session: Session, owner: str, ttl_seconds: float) -> Claim | None:
+    full = sorted(quotas.shortages(session, lock=True))
+    may_run = or_(StudyRow.project.not_in(full), StudyRow.state.in_(ENDING))  # what ends is claimed whatever the quota
     free = (
         select(LeaseRow)
         .join(StudyRow, StudyRow.id == LeaseRow.study_id)
-        .where(StudyRow.state.in_(CLAIMABLE), LeaseRow.expires_at <= db_now())
+        .where(StudyRow.state.in_(CLAIMABLE), LeaseRow.expires_at <= db_now(), may_run)
         .order_by(StudyRow.priority.desc(), StudyRow.id)
         .limit(1)
         .with_for_update(of=LeaseRow, skip_locked=True)  # SQLite: the transaction itself is the lock
@@ -58,6 +62,7 @@ def _claim(session: Session, owner: str, ttl_seconds: float) -> Claim | None:
         state = StudyState(session.scalars(select(StudyRow.state).where(StudyRow.id == lease.study_id)).one())
         if state in CLAIMABLE:
             lease.owner, lease.epoch = owner, lease.epoch + 1
+            lease.slots = lease.slots_wanted = 1
             lease.expires_at = db_now() + ttl_seconds  # an SQL expression, evaluated at flush
             session.flush()
             return Claim(study_id=lease.study_id, epoch=lease.epoch, state=state)
@@ -97,6 +102,6 @@ def release(session: Session, study_id: str, epoch: int, delay_seconds: float = 
     freed = (
         update(LeaseRow)
         .where(LeaseRow.study_id == study_id, LeaseRow.epoch == epoch)
-        .values(owner="", expires_at=db_now() + delay_seconds)
+        .values(owner="", slots=0, slots_wanted=0, expires_at=db_now() + delay_seconds)
     )
     session.execute(freed)

@@ -70,6 +70,8 @@ class LeaseRow(Base):
     owner: Mapped[str] = mapped_column(default="")
     epoch: Mapped[int] = mapped_column(default=0)
     expires_at: Mapped[float] = mapped_column(default=0.0)
+    slots: Mapped[int] = mapped_column(default=0)  # trials that may run at once, counted where a project has a limit
+    slots_wanted: Mapped[int] = mapped_column(default=0)  # as many as could run if there was none
 
 
 class SummaryRow(Base):

@@ -87,13 +87,19 @@ class Dispatcher:
         return tuple(self._driven)
 
     def run(self, stop: threading.Event) -> None:
-        """Work until `stop` is set, then end all drivers and give their studies back."""
+        """Work until `stop` is set, then end all drivers and give their studies back. Raises OutdatedError."""
         log.info("dispatcher started", owner=self._owner, limit=self._limit)
-        repeat(self.tick, stop=stop, every_seconds=POLL_SECONDS)
-        self.shutdown()
+        try:
+            repeat(self.tick, stop=stop, every_seconds=POLL_SECONDS)
+        finally:
+            self.shutdown()
 
     def tick(self) -> None:
-        """One round: look after the drivers, then claim while there is room. Raises TransientError."""
+        """One round: look after the drivers, then claim while there is room.
+
+        Raises TransientError, and OutdatedError once the database has been migrated for another version.
+        """
+        self._ledger.check_schema()
         for driven in list(self._driven.values()):
             self._watch(driven)
         while len(self._driven) < self._limit:

@@ -3,6 +3,7 @@
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
+from service.db import schema_version
 from service.db.events import EventKind, add_event
 from service.db.leases import Claim, guard
 from service.db.session import Sessions, db_now, reading, transact
@@ -16,6 +17,11 @@ class Ledger:
 
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
+
+    def check_schema(self) -> None:
+        """Raises OutdatedError when the database is at another revision than this code."""
+        with reading(self._sessions) as session:
+            schema_version.check(session)
 
     def state(self, study_id: str) -> StudyState | None:
         """The study's state now, None when it is gone."""

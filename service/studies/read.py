@@ -17,7 +17,7 @@ from mutransfer.plan import Phase
 from mutransfer.recipe import Recipe, recipe
 from mutransfer.result import Cost, StudyRef, StudyResult
 from mutransfer.spec import StudySpec
-from service.db import events, progress, studies, trial_pages
+from service.db import events, progress, studies, trial_pages, waiting
 from service.db.states import PhaseState, StudyState
 from service.studies.schemas import StudyRead
 
@@ -27,7 +27,7 @@ JUDGED_KEPT = 64
 def study(session: Session, study_id: str) -> StudyRead:
     """One study with its progress. Raises NotFoundError."""
     row = studies.get(session, study_id)
-    return StudyRead.of(row, studies.tallies(session, [row.id])[row.id])
+    return StudyRead.of(row, studies.tallies(session, [row.id])[row.id], waiting.why(session, row))
 
 
 def curve_data(session: Session, study_id: str) -> list[CurveData]:

@@ -1,5 +1,6 @@
 """What the API says of studies. Times are UTC; costs are device-seconds. The typed client reads the same classes."""
 
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,6 +12,7 @@ from mutransfer.spec import Parametrization, StudySpec
 from service.db.states import StudyState
 from service.db.studies import Tally
 from service.db.tables import StudyRow
+from service.db.waiting import Waiting, WaitReason
 
 API = "/api/v1"
 
@@ -68,6 +70,14 @@ def utc(seconds: float | None) -> datetime | None:
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
 
 
+class WaitingRead(BaseModel):
+    """Why a study is not getting on."""
+
+    reason: WaitReason
+    message: str = Field(description="In words, with its figures.")
+    until_seconds: float | None = Field(description="When it is over by itself, where that is known.")
+
+
 class StudyRead(BaseModel):
     """One study: what was asked, and how far it is."""
 
@@ -93,20 +103,24 @@ class StudyRead(BaseModel):
     device_seconds: float = Field(description="Spent so far; reused results cost nothing.")
     error: str = Field(description="Why the study failed.")
     mlflow_url: str
+    waiting: WaitingRead | None = Field(
+        default=None,
+        description="What has to change before it gets on; null in lists, and for one that runs or has ended.",
+    )
     links: dict[str, str]
 
     @classmethod
-    def of(cls, row: StudyRow, tally: Tally) -> "StudyRead":
+    def of(cls, row: StudyRow, tally: Tally, waiting: Waiting | None = None) -> "StudyRead":
         """The study in `row` with its `tally`."""
-        return cls(spec=StudySpec.model_validate(row.spec), **_fields(row, tally))
+        return cls(spec=StudySpec.model_validate(row.spec), **_fields(row, tally, waiting))
 
     @classmethod
-    def without_spec(cls, row: StudyRow, tally: Tally) -> str:
+    def without_spec(cls, row: StudyRow, tally: Tally, waiting: Waiting | None = None) -> str:
         """Everything but the spec, as the text of a JSON object."""
-        return cls.model_construct(**_fields(row, tally)).model_dump_json(exclude={"spec"})
+        return cls.model_construct(**_fields(row, tally, waiting)).model_dump_json(exclude={"spec"})
 
 
-def _fields(row: StudyRow, tally: Tally) -> dict[str, Any]:
+def _fields(row: StudyRow, tally: Tally, waiting: Waiting | None) -> dict[str, Any]:
     return {
         "id": row.id,
         "name": row.name,
@@ -127,6 +141,7 @@ def _fields(row: StudyRow, tally: Tally) -> dict[str, Any]:
         "device_seconds": tally.device_seconds,
         "error": row.error,
         "mlflow_url": row.mlflow_url,
+        "waiting": None if waiting is None else WaitingRead(**asdict(waiting)),
         "links": _links(row),
     }
 

@@ -5,10 +5,12 @@ import time
 
 import pytest
 
-from mutransfer.errors import LeaseLostError, TransientError
+from mutransfer.errors import LeaseLostError, OutdatedError, TransientError
 from service.db.driver_store import Standing
+from service.db.quotas import UNLIMITED, Grant
 from service.db.states import StudyState
 from workers import heartbeat as heartbeat_module
+from workers.allowance import Allowance
 from workers.control import Control, Stopped, StopReason
 from workers.heartbeat import Heartbeat
 
@@ -42,8 +44,12 @@ def wait_until(condition: Callable[[], object], seconds: float = 10.0) -> None:
 class Scene:
     def __init__(self, *, ttl: float) -> None:
         self.store, self.control = FakeStore(), Control()
+        self.grant = UNLIMITED
+        self.allowance = Allowance(lambda _wanted, _running: self.grant)
         self.overdue: list[StopReason] = []
-        self.heartbeat = Heartbeat(self.store, self.control, ttl_seconds=ttl, overdue=self.overdue.append)  # type: ignore[arg-type]
+        self.heartbeat = Heartbeat(
+            self.store, self.control, self.allowance, ttl_seconds=ttl, overdue=self.overdue.append
+        )  # type: ignore[arg-type]
         self.heartbeat.start()
 
 
@@ -97,6 +103,29 @@ def test_what_a_person_does_to_the_study_is_heard(scene: Scene, now: Standing, r
     assert scene.control.reason is None
     scene.store.standing_now = now
     wait_until(lambda: scene.control.reason is reason)
+    scene.heartbeat.close()
+
+
+def test_a_migration_for_another_version_stops_the_driver(scene: Scene) -> None:
+    scene.store.fault = OutdatedError("revision 9")
+    wait_until(lambda: scene.control.reason is StopReason.OUTDATED)
+    scene.heartbeat.close()
+
+
+def test_a_study_whose_project_has_spent_its_hours_is_given_back_when_nothing_runs_any_more(scene: Scene) -> None:
+    scene.allowance.want(4)
+    scene.grant = Grant(slots=4)
+    wait_until(lambda: scene.allowance.take(0))
+    scene.grant = Grant(slots=1, is_spent=True)
+    wait_until(lambda: not scene.allowance.take(1))
+    time.sleep(0.1)
+    assert scene.control.reason is None, "a trial runs, and may end"
+    scene.grant = Grant(slots=0, is_spent=True)
+    wait_until(lambda: not scene.allowance.take(0))
+    time.sleep(0.1)
+    assert scene.control.reason is None, "nothing waits to be started: the study can end"
+    scene.allowance.note_hunger(is_hungry=True)
+    wait_until(lambda: scene.control.reason is StopReason.DRAIN)
     scene.heartbeat.close()
 
 
