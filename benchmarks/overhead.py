@@ -33,10 +33,10 @@ from mutransfer.trial import TrialSpec, trial_spec  # noqa: E402
 from service.db.driver_store import DriverStore  # noqa: E402
 from service.db.leases import Leases  # noqa: E402
 from service.db.migrate import upgrade  # noqa: E402
-from service.db.quotas import UNLIMITED
+from service.db.quotas import UNLIMITED  # noqa: E402
 from service.db.session import make_engine, session_factory  # noqa: E402
 from service.db.studies import Submission, submit  # noqa: E402
-from workers.allowance import Allowance
+from workers.allowance import Allowance  # noqa: E402
 from workers.control import Control  # noqa: E402
 from workers.data import TokenData, load, prepare  # noqa: E402
 from workers.engine import StudyEngine  # noqa: E402

@@ -23,7 +23,7 @@ class WaitReason(StrEnum):
     STARTING = "starting"  # a driver is being started
     QUOTA = "quota"  # its project has reached a limit
     RETRY = "retry"  # its driver failed, or gave it back: the next try comes after a pause
-    LEASE = "lease"  # its driver is gone, and its lease has not run out yet
+    LEASE = "lease"  # its driver is gone without a word, and nobody has taken it up yet
     PRIORITY = "priority"  # studies of higher priority come first
     SLOTS = "slots"  # older studies come first, or no dispatcher has room
 
@@ -51,7 +51,7 @@ def why(session: Session, row: StudyRow) -> Waiting | None:
         return Waiting(reason=WaitReason.STOPPING, message="its driver is stopping its trials")
     if lease.owner and lease.expires_at > now:
         return _driven(session, row, lease)
-    return _quota(session, row) or _retry(lease, now) or _queue(session, row)
+    return _quota(session, row) or _retry(lease, now) or _orphaned(lease, now) or _queue(session, row)
 
 
 def _driven(session: Session, row: StudyRow, lease: LeaseRow) -> Waiting | None:
@@ -87,6 +87,13 @@ def _retry(lease: LeaseRow, now: float) -> Waiting | None:
         return None
     message = f"its driver failed or the machine was at fault: the next try is in {left:.0f} s"
     return Waiting(reason=WaitReason.RETRY, message=message, until_seconds=left)
+
+
+def _orphaned(lease: LeaseRow, now: float) -> Waiting | None:
+    if not lease.owner:
+        return None
+    message = f"its driver is gone: the lease ran out {now - lease.expires_at:.0f} s ago; a dispatcher with room takes it"
+    return Waiting(reason=WaitReason.LEASE, message=message)
 
 
 def _queue(session: Session, row: StudyRow) -> Waiting:

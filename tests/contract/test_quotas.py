@@ -160,6 +160,7 @@ def test_why_a_study_waits(sessions: Sessions, submit: Submit, drive: Drive) -> 
     with sessions.begin() as session:
         session.execute(update(LeaseRow).values(owner="gone", expires_at=db_now() - 1.0))
         assert studies.cancel(session, first).state == "cancelled"
+    assert reason(sessions, second) is WaitReason.LEASE
     assert reason(sessions, first) is None
 
 
