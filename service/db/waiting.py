@@ -92,7 +92,9 @@ def _retry(lease: LeaseRow, now: float) -> Waiting | None:
 def _orphaned(lease: LeaseRow, now: float) -> Waiting | None:
     if not lease.owner:
         return None
-    message = f"its driver is gone: the lease ran out {now - lease.expires_at:.0f} s ago; a dispatcher with room takes it"
+    message = (
+        f"its driver is gone: the lease ran out {now - lease.expires_at:.0f} s ago; a dispatcher with room takes it"
+    )
     return Waiting(reason=WaitReason.LEASE, message=message)
 
 
