@@ -38,6 +38,13 @@ def find_token(url: str) -> str | None:
     return None
 
 
+def runs_here() -> bool:
+    """Whether a service of this machine's home says that it runs."""
+    from service.runtime import default_home, read_runtime
+
+    return bool(read_runtime(default_home()).get("url"))
+
+
 def connect(url: str | None) -> "Client":
     """A client of the service."""
     from service.client import Client

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from service.cli_connect import connect, load_study
-from service.cli_study import Json, StudyFile, StudyId, Url
+from service.cli_study import Fresh, Json, StudyFile, StudyId, Url
 
 if TYPE_CHECKING:
     from mutransfer.recipe import Recipe
@@ -111,18 +111,29 @@ def judge(
         print_verdict(result, console())
 
 
-def plan(file: StudyFile, json: Json = False) -> None:
-    """Say what a study would take, without running it: trials, tokens, estimated device time."""
+def plan(file: StudyFile, url: Url = None, fresh: Fresh = False, json: Json = False) -> None:
+    """Say what a study would take, without running it: trials, tokens, device time, and what is known already.
+
+    What is known a service has to tell: the one at `--url`, or the one that runs here.
+    """
     from mutransfer.spec import parse_study
-    from service.cli_tables import console, plan_table
+    from service.cli_connect import runs_here
+    from service.cli_tables import console, plan_table, reuse_line
     from service.studies.checks import estimate_study
 
-    spec = parse_study(load_study(file))
+    document = load_study(file)
+    spec, reuse = parse_study(document), None
     estimate = estimate_study(spec)
+    if url is not None or runs_here():
+        with connect(url) as client:
+            reuse = client.plan(document, fresh=fresh).reuse
     if json:
-        typer.echo(estimate.model_dump_json(indent=2))
-    else:
-        console().print(plan_table(estimate, spec.axis_name))
+        made = estimate.model_dump(mode="json") | {"reuse": None if reuse is None else reuse.model_dump(mode="json")}
+        typer.echo(json_module.dumps(made, indent=2))
+        return
+    console().print(plan_table(estimate, spec.axis_name))
+    if reuse is not None:
+        typer.echo(reuse_line(reuse))
 
 
 def verify(

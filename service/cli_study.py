@@ -164,6 +164,12 @@ def _trial_log(key: str, url: str | None, *, lines: int, json: bool) -> None:
         typer.echo("\n".join(found.traceback.rstrip().splitlines()[-lines:]))
 
 
+def _tell_reuse(client: "Client", text: str, *, fresh: bool) -> None:
+    from service.cli_tables import reuse_line
+
+    typer.echo(reuse_line(client.plan(text, fresh=fresh).reuse), err=True)
+
+
 def _page(client: "Client", study: "StudyRead") -> str:
     return f"{client.url}/studies/{study.id}"
 

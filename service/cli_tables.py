@@ -12,6 +12,7 @@ from service.reports import numbers, words
 if TYPE_CHECKING:
     from mutransfer.plan import PlanEstimate
     from mutransfer.recipe import Recipe
+    from mutransfer.reuse import Reuse
 
 OUTCOME_STYLES = {Outcome.TRANSFERS: "bold green", Outcome.DRIFTS: "bold red", Outcome.INCONCLUSIVE: "bold yellow"}
 PLAIN_WIDTH = 160  # columns where the output is no terminal
@@ -104,6 +105,15 @@ def plan_table(plan: "PlanEstimate", axis: str) -> Table:
         numbers.count(plan.tokens_expected), numbers.duration(plan.device_seconds_expected),
     )  # fmt: skip
     return simple_table(labels, [*rows, total], right=labels[1:])
+
+
+def reuse_line(reuse: "Reuse") -> str:
+    """`31 of 84 trials already known, which saves 4 min of device time (data and code as of st_…)`."""
+    if reuse.basis is None:
+        return f"0 of {reuse.trials_total} trials already known: {reuse.note}"
+    line = f"{reuse.trials_known} of {reuse.trials_total} trials already known"
+    saved = f", which saves {numbers.duration(reuse.device_seconds_saved)} of device time" if reuse.trials_known else ""
+    return f"{line}{saved} (data and code as of {reuse.basis})"
 
 
 def recipe_table(recipe: "Recipe") -> Table:

@@ -27,7 +27,6 @@ from mutransfer.errors import (
     SpecError,
     TransientError,
 )
-from mutransfer.plan import PlanEstimate
 from mutransfer.recipe import Recipe
 from mutransfer.result import StudyResult
 from service.auth.schemas import (
@@ -44,7 +43,7 @@ from service.auth.schemas import (
 )
 from service.client_files import FileClient
 from service.client_schedules import Channels, Schedules
-from service.studies.schemas import API, CurvesRead, EventRead, Health, StudyPage, StudyRead, VerdictRead
+from service.studies.schemas import API, CurvesRead, EventRead, Health, PlanRead, StudyPage, StudyRead, VerdictRead
 from service.trials.schemas import TrialDetail, TrialLogRead, TrialPage, TrialRead
 
 if TYPE_CHECKING:
@@ -102,9 +101,9 @@ class Client(FileClient):
         headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
         return self._post("/studies", StudyRead, document, headers=headers, params=_submitting(fresh, priority))
 
-    def plan(self, document: Mapping[str, Any] | str) -> PlanEstimate:
-        """What a study would take."""
-        return self._post("/plan", PlanEstimate, document)
+    def plan(self, document: Mapping[str, Any] | str, *, fresh: bool = False) -> PlanRead:
+        """What a study would take, and how many of its trials are known already."""
+        return self._post("/plan", PlanRead, document, params=_submitting(fresh, 0))
 
     def list(
         self,

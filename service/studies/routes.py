@@ -7,7 +7,6 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from fastapi.sse import EventSourceResponse
 
-from mutransfer.plan import PlanEstimate
 from mutransfer.recipe import Recipe
 from mutransfer.result import StudyResult
 from mutransfer.snippet import recipe_markdown, recipe_yaml, snippet
@@ -20,7 +19,7 @@ from service.db.actions import MAX_PRIORITY
 from service.db.session import reading
 from service.db.states import StudyState
 from service.db.studies import Submission
-from service.studies import listing, read, rendered
+from service.studies import listing, read, rendered, reuse
 from service.studies.checks import check_study, estimate_study
 from service.studies.documents import read_study
 from service.studies.listing import StudyQuery
@@ -32,6 +31,7 @@ from service.studies.schemas import (
     ArmVerdict,
     AuditRead,
     CurvesRead,
+    PlanRead,
     StudyPage,
     StudyRead,
     VerdictRead,
@@ -125,9 +125,11 @@ def accepted(context: ContextDep, submission: Submission, response: Response) ->
 
 
 @router.post("/plan", dependencies=[READ], openapi_extra=STUDY_BODY, responses=BODY)
-def plan_study(spec: StudyBody) -> PlanEstimate:
-    """What a study would take, without running it: trials, tokens and device-seconds by phase and width."""
-    return estimate_study(spec)
+def plan_study(spec: StudyBody, context: ContextDep, fresh: Fresh = False) -> PlanRead:
+    """What a study would take, without running it: trials, tokens, device-seconds, and how much is known already."""
+    with reading(context.sessions) as session:
+        known = reuse.reuse(session, spec, fresh=fresh)
+    return PlanRead(**dict(estimate_study(spec)), reuse=known)
 
 
 @router.get("/studies", dependencies=[READ], response_model=StudyPage)

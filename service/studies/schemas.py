@@ -7,7 +7,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from mutransfer.audit import AuditResult
+from mutransfer.plan import PlanEstimate
 from mutransfer.result import Curve, Verdict
+from mutransfer.reuse import Reuse
 from mutransfer.spec import Parametrization, StudySpec
 from service.db.states import StudyState
 from service.db.studies import Tally
@@ -151,6 +153,12 @@ def _links(row: StudyRow) -> dict[str, str]:
     parts = ("trials", "curves", "verdict", "result", "recipe", "events")
     links = {"self": here, "page": f"/studies/{row.id}", **{part: f"{here}/{part}" for part in parts}}
     return links | ({"mlflow": row.mlflow_url} if row.mlflow_url else {})
+
+
+class PlanRead(PlanEstimate):
+    """What a study would take, and what of it is known already."""
+
+    reuse: Reuse
 
 
 class StudyPage(BaseModel):

@@ -143,3 +143,22 @@ def test_a_watch_begun_at_the_first_event_outlives_an_earlier_end(api: Api) -> N
         kinds = [line.removeprefix("event: ") for line in response.iter_lines() if line.startswith("event: ")]
     assert kinds.count("finished") == 2
     assert kinds[-1] == "finished"
+
+
+def test_a_plan_says_what_is_known_already(api: Api, client: Client) -> None:
+    none = client.plan(build.document()).reuse
+    assert (none.trials_known, none.basis) == (0, None)
+    assert "no study has run on these data" in none.note
+    study_id = api.submit()
+    finish_study(api.drive())
+    reuse = client.plan(build.document()).reuse
+    assert reuse.basis == study_id
+    assert 0 < reuse.trials_known < reuse.trials_total
+    assert reuse.device_seconds_saved > 0.0
+    wider = client.plan(build.document(widths__targets=[64, 128])).reuse
+    assert wider.trials_known == reuse.trials_known
+    assert wider.trials_total > reuse.trials_total
+    assert client.plan(build.document(train__steps=20)).reuse.trials_known == 0
+    assert client.plan(build.document(data__tokenizer="bytes")).reuse.basis is None
+    fresh = client.plan(build.document(), fresh=True).reuse
+    assert (fresh.trials_known, fresh.note) == (0, "every trial runs anew")

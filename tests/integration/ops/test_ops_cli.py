@@ -314,3 +314,7 @@ def test_a_study_is_extended_and_cloned(url: str, tmp_path: Path) -> None:
         clone = client.wait(cloned.stdout.strip())
         assert (clone.name, clone.spec.search.seeds.max, clone.state) == ("ok clone", 4, "completed")
         assert clone.device_seconds == 0.0, "every trial was reused"
+    planned = run("plan", str(path), url=url)
+    assert " trials already known: no study has run on these data" in planned.stdout, "the stub records no facts"
+    assert json.loads(run("plan", str(path), "--json", url=url).stdout)["reuse"]["trials_known"] == 0
+    assert "already known" in run("submit", str(path), "--fresh", url=url).stderr
