@@ -41,6 +41,7 @@ from service.auth.schemas import (
     TokenRead,
     Whoami,
 )
+from service.client_events import parse_events
 from service.client_files import FileClient
 from service.client_schedules import Channels, Schedules
 from service.studies.schemas import API, CurvesRead, EventRead, Health, PlanRead, StudyPage, StudyRead, VerdictRead
@@ -333,26 +334,6 @@ class Client(FileClient):
                     raise TransientError(f"{self.url} does not answer: {error}") from error
             time.sleep(delay)
         raise AssertionError("the last round returns or raises")
-
-
-def parse_events(lines: Iterator[str]) -> Iterator[EventRead]:
-    """Server-sent events from the lines of a stream; comments are skipped, an unfinished last event is dropped."""
-    fields: dict[str, str] = {}
-    for line in lines:
-        if line:
-            name, _, value = line.partition(":")
-            if name:
-                value = value.removeprefix(" ")
-                fields[name] = f"{fields[name]}\n{value}" if name == "data" and "data" in fields else value
-        elif "data" in fields:
-            yield _event(fields)
-            fields = {}
-
-
-def _event(fields: Mapping[str, str]) -> EventRead:
-    payload = json.loads(fields["data"])
-    identity = int(fields["id"]) if "id" in fields else None
-    return EventRead(id=identity, kind=fields.get("event", "message"), at=payload.pop("at", None), payload=payload)
 
 
 def _study(study_id: str) -> str:

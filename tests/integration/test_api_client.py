@@ -8,7 +8,8 @@ import pytest
 from mutransfer.errors import AccessError, ConflictError, NotFoundError, SpecError, TransientError
 from service import client as client_module
 from service.app import create_app
-from service.client import Client, parse_events
+from service.client import Client
+from service.client_events import parse_events
 from service.db.driver_store import DriverStore
 from service.db.leases import Leases
 from service.db.session import Sessions, make_engine, session_factory
