@@ -43,7 +43,8 @@ class Heartbeat:
     def close(self) -> None:
         """End it; the lease then runs out by itself."""
         self._quit.set()
-        self._thread.join(timeout=POLL_SECONDS)
+        if self._thread.is_alive():
+            self._thread.join(timeout=POLL_SECONDS)
 
     def _run(self) -> None:
         renewed_at = float("-inf")
