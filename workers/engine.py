@@ -113,7 +113,7 @@ class StudyEngine:
         attempt = self._attempts[key] = self._attempts.get(key, 0) + 1
         final = attempt >= MAX_ATTEMPTS
         self._recorder.failure(key, attempt=attempt, traceback=traceback, final=final)
-        _log.warning("trial failed", key=key, attempt=attempt, given_up=final, reason=traceback[-2000:])
+        _log.warning("trial failed", trial=key, attempt=attempt, given_up=final, reason=traceback[-2000:])
         self._running.discard(key)
         if not final:
             self._queue.append(key)

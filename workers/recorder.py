@@ -208,7 +208,7 @@ class Recorder:
         stored = self._store.record_results({item.key: first[item.key] for item in items})
         for key in first:
             if key not in stored:
-                _log.warning("a spooled result belongs to no trial of this database", key=key)
+                _log.warning("a spooled result belongs to no trial of this database", trial=key)
             self._spool.remove(key)
             Checkpoints(self._checkpoints, key=key, epoch=self._epoch).discard()
         return len(items)

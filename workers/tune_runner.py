@@ -212,7 +212,7 @@ class _Watch(Callback):
         self._engine.check()
         for key, live in self._live.items():
             if not live.hung and time.monotonic() - live.heard_at > self._plan.trial_timeout_seconds:
-                _log.warning("trial hangs: killing its worker", key=key)
+                _log.warning("trial hangs: killing its worker", trial=key)
                 live.hung = True
                 ray.kill(live.actor)
 
@@ -226,7 +226,7 @@ class _Watch(Callback):
         """See Callback: a report, the last one with the trial's result."""
         key = trial.config["key"]
         if result["warning"]:
-            _log.warning("trial goes on without a checkpoint", key=key, reason=result["warning"])
+            _log.warning("trial goes on without a checkpoint", trial=key, reason=result["warning"])
         if result["error"]:
             self._live.pop(key, None)
             self._engine.failed(key, result["error"])

@@ -84,19 +84,19 @@ class AccessChecks:
             return
         request = Request(scope)
         answer = self._foreign(request)
-        actor = NOBODY
+        caller = Caller(actor=NOBODY)
         if answer is None and not is_open(request.url.path):
             found = await self._admit(request)
             if isinstance(found, Response):
                 answer = found
             else:
-                actor = found
+                caller = found
         state = scope.setdefault("state", {})
-        state["actor"] = actor.id
-        with acting(replace(actor, request_id=state.get("request_id", ""))):
+        state |= {"actor": caller.actor.id, "logged_in": caller.by_cookie}
+        with acting(replace(caller.actor, request_id=state.get("request_id", ""))):
             await (answer or self._app)(scope, receive, send)
 
-    async def _admit(self, request: Request) -> Actor | Response:
+    async def _admit(self, request: Request) -> Caller | Response:
         """Who calls, or why not."""
         try:
             caller = await run_in_threadpool(self._caller, request)
@@ -109,8 +109,8 @@ class AccessChecks:
             detail = "a browser's session changes things from this service's own pages only: send a token instead"
             return problem_response(HTTPStatus.FORBIDDEN, detail, kind="origin")
         if caller.actor is LOCAL:
-            return LOCAL
-        return self._limits.refusal(self._limits.callers, caller.actor.id) or caller.actor
+            return caller
+        return self._limits.refusal(self._limits.callers, caller.actor.id) or caller
 
     def _caller(self, request: Request) -> Caller | None:
         if token := _bearer(request):

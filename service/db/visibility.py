@@ -1,7 +1,7 @@
 """Callers that are bound to one project see nothing of others, whatever a page or a route asks for.
 
 Every ORM query of a session is narrowed here, so that no place can forget to: rows with a `project` by that, rows of a
-study by the study's. What belongs to no project (trials, which studies of several projects may share) is reached
+schedule or a study by its. What belongs to no project (trials, which studies of several projects may share) is reached
 through rows that do.
 """
 
@@ -31,12 +31,16 @@ def _criteria(project: str) -> Sequence[ExecutableOption]:
     rows = {mapper.class_.__tablename__: mapper.class_ for mapper in Base.registry.mappers}
     study = rows["studies"]
     own = select(study.__table__.c.id).where(study.__table__.c.project == project)
+    schedule = rows["schedules"].__table__
+    scheduled = select(schedule.c.id).where(schedule.c.project == project)
     options: list[ExecutableOption] = [with_loader_criteria(rows["projects"], rows["projects"].name == project)]
     for table, row in rows.items():
         if table in SEEN_BY_ALL:
             continue
         if hasattr(row, "project"):
             options.append(with_loader_criteria(row, row.project == project))
+        elif hasattr(row, "schedule_id"):  # a night without a study is its schedule's all the same
+            options.append(with_loader_criteria(row, row.schedule_id.in_(scheduled)))
         elif hasattr(row, "study_id"):
             options.append(with_loader_criteria(row, row.study_id.in_(own)))
     return tuple(options)
