@@ -56,12 +56,6 @@ def _known_optimizer(value: Any) -> Any:
     raise ValueError(f"unknown optimizer {value!r}: use one of {', '.join(OPTIONS)}, or your own package.module:Class")
 
 
-def _is_normalised(optimizer: str, options: Any) -> bool:
-    """Whether a built-in optimizer's update is normalised under options that may be anything still."""
-    default = OPTIONS[Algorithm(optimizer)].model_fields["spectral_norm"].default
-    return bool(options.get("spectral_norm", default) if isinstance(options, Mapping) else default)
-
-
 class ArmSpec(Value):
     """One contender: an optimizer with its options under one parametrization.
 
@@ -85,8 +79,7 @@ class ArmSpec(Value):
         if not isinstance(data, Mapping):
             return data
         optimizer = str(data.get("optimizer"))
-        disputed = optimizer in DERIVED_BY_DEFAULT and not _is_normalised(optimizer, data.get("options"))
-        filled = {"rule": Rule.DERIVED if disputed else Rule.PUBLISHED, **data}
+        filled = {"rule": Rule.DERIVED if optimizer in DERIVED_BY_DEFAULT else Rule.PUBLISHED, **data}
         if not filled.get("name"):
             short = optimizer.rpartition(":")[2]
             filled["name"] = f"{short}-{filled.get('parametrization', Parametrization.MUP)}"
@@ -116,9 +109,6 @@ class ArmSpec(Value):
     def _check_rule(self) -> Self:
         if self.law is not None and self.rule is not Rule.DERIVED:
             raise fault("law", "a law counts only with rule: derived")
-        if self.rule is Rule.DERIVED and not self.is_own and self.resolved_options().spectral_norm:
-            raise fault("rule", f"no law acts on {self.optimizer} while its step is normalised: the derived rule needs "
-                        "options.spectral_norm: false")  # fmt: skip
         if self.law is not None or (self.rule is Rule.DERIVED and self.optimizer in DISPUTED):
             return self
         if self.rule is Rule.DERIVED:

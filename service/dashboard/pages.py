@@ -9,7 +9,7 @@ from starlette.routing import Match
 from starlette.types import Scope
 
 from service.auth.scopes import OPEN, READ
-from service.dashboard import compare, home, schedules, study, submit, system
+from service.dashboard import compare, home, schedules, study, submit, system, trials
 from service.dashboard.assets import FOREVER, Assets
 from service.dashboard.frame import Frame, Route
 from service.db.session import Sessions
@@ -58,6 +58,7 @@ def router(settings: Settings, sessions: Sessions) -> APIRouter:
     found = [
         *home.routes(frame, settings),
         *study.routes(frame),
+        *trials.routes(frame),
         *compare.routes(frame),
         *submit.routes(frame, settings),
         *schedules.routes(frame),

@@ -1,7 +1,6 @@
 """The routes of one study: its page, figures, tables and reports. Reading only; actions go through the API."""
 
 from collections.abc import Iterable
-import json
 from typing import Annotated
 
 from fastapi import Query, Request, Response
@@ -9,11 +8,15 @@ from fastapi.responses import HTMLResponse, PlainTextResponse
 from sqlalchemy.orm import Session
 
 from mutransfer.spec import StudySpec
-from service.dashboard.assets import packed
-from service.dashboard.frame import MAX_TEXT, NO_CACHE, Frame, Route
-from service.dashboard.study_page import Asked, page_chart, page_charts, study_view
+from service.dashboard import answers
+from service.dashboard.actions import actions, extend_fields, may_change
+from service.dashboard.answers import number
+from service.dashboard.frame import MAX_TEXT, Frame, Route
+from service.dashboard.study_page import Asked, page_charts, page_training, study_view
 from service.db import studies
 from service.db.events import EventKind
+from service.db.states import StudyState
+from service.reports import training_chart
 from service.reports.html import report_html
 from service.reports.markdown import report_markdown
 from service.reports.palette import LIGHT, THEMES
@@ -21,11 +24,6 @@ from service.studies.read import result_document
 
 _Text = Annotated[str | None, Query(max_length=MAX_TEXT)]
 _Size = Annotated[str | None, Query(max_length=12)]
-
-
-def _number(text: str | None) -> int | None:
-    """A positive whole number, None for anything else: a form's empty field is no error."""
-    return int(text) if text and text.isascii() and text.isdigit() and int(text) > 0 else None
 
 
 class Study:
@@ -40,29 +38,33 @@ class Study:
     ) -> Response:  # fmt: skip
         """One study, top to bottom."""
         asked = Asked(
-            arm=arm, size=_number(size), recipe_width=_number(recipe_width), recipe_arm=recipe_arm,
+            arm=arm, size=number(size), recipe_width=number(recipe_width), recipe_arm=recipe_arm,
             audit_arm=audit_arm,
         )  # fmt: skip
 
         def answer(session: Session) -> Response:
             view = study_view(session, study_id, asked)
             kinds = [kind.value for kind in EventKind]
-            return self._frame.html(request, "study.html", here="home", view=view, kinds=kinds)
+            may = actions(StudyState(view.row.state), allowed=may_change(), can_clone=self._frame.has("submit"))
+            return self._frame.html(
+                request, "study.html", here="home", view=view, kinds=kinds, may=may,
+                extend_fields=extend_fields(view.spec) if may.extend else (),
+            )  # fmt: skip
 
         return self._frame.read(request, answer)
 
     def figures(
         self, request: Request, study_id: str, theme: str = "light", arm: _Text = None, size: _Size = None,
-        audit_arm: _Text = None,
+        audit_arm: _Text = None, only: _Text = None,
     ) -> Response:  # fmt: skip
         """All charts of a study's page in one theme, as Plotly figures."""
-        asked = Asked(arm=arm, size=_number(size), audit_arm=audit_arm)
+        asked = Asked(arm=arm, size=number(size), audit_arm=audit_arm)
         colours = THEMES.get(theme, LIGHT)
 
         def answer(session: Session) -> Response:
-            found = [chart.document() for chart in page_charts(session, study_id, asked, colours)]
-            body = json.dumps({"charts": found}, separators=(",", ":")).encode()
-            return packed(request, body, "application/json", cache=NO_CACHE)
+            if only == training_chart.KEY:  # while trials run: what moves, without judging the study
+                return answers.figures(request, (page_training(session, study_id, asked, colours),))
+            return answers.figures(request, page_charts(session, study_id, asked, colours))
 
         return self._frame.read(request, answer)
 
@@ -71,12 +73,10 @@ class Study:
         audit_arm: _Text = None,
     ) -> Response:  # fmt: skip
         """The table of one chart as CSV."""
-        asked = Asked(arm=arm, size=_number(size), audit_arm=audit_arm)
+        asked = Asked(arm=arm, size=number(size), audit_arm=audit_arm)
 
         def answer(session: Session) -> Response:
-            chart = page_chart(session, study_id, key, asked)
-            name = f'attachment; filename="{study_id}-{key}.csv"'
-            return Response(chart.table.csv(), media_type="text/csv", headers={"Content-Disposition": name})
+            return answers.csv_table(page_charts(session, study_id, asked, LIGHT), key, study_id)
 
         return self._frame.read(request, answer)
 

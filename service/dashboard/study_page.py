@@ -1,12 +1,12 @@
 """What the page of one study shows, read in one snapshot."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy.orm import Session
 
-from mutransfer.errors import MutransferError, NotFoundError, ScalingError
+from mutransfer.errors import MutransferError, ScalingError
 from mutransfer.facts import StudyFacts
 from mutransfer.plan import Phase, PlanEstimate, estimate, phase_values
 from mutransfer.recipe import Recipe, recipe
@@ -22,6 +22,7 @@ from service.db.tables import PhaseRow, StudyRow
 from service.reports import numbers, words
 from service.reports.cards import ArmCard, arm_cards
 from service.reports.chart import Chart
+from service.reports.edge_chart import edge_chart
 from service.reports.figures import charts
 from service.reports.palette import LIGHT, Theme
 from service.reports.table import Table
@@ -47,6 +48,13 @@ class Step:
     name: str
     words: str
     state: str
+    started_at: float | None
+    finished_at: float | None
+
+    @property
+    def seconds(self) -> float | None:
+        """How long it took, None until it has finished."""
+        return None if self.started_at is None or self.finished_at is None else self.finished_at - self.started_at
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +76,7 @@ class RecipeForm:
     arm: str
     arms: tuple[str, ...]
     step: int
+    presets: tuple[int, ...]
     recipe: Recipe | None
     problem: str
 
@@ -80,11 +89,13 @@ class StudyView:
     spec: StudySpec
     tally: Tally
     version: str
+    beat: str
     result: StudyResult
     answer: words.Answer
     cards: tuple[ArmCard, ...]
     charts: tuple[Chart, ...]
     training: Chart
+    edge: Chart
     audit: tuple[Chart, ...]
     audit_arm: str
     choice: Choice
@@ -114,6 +125,11 @@ def version_of(row: StudyRow, tally: Tally) -> str:
     return f"{row.state}-{tally.phase or ''}-{tally.trials_done}-{tally.trials_failed}"
 
 
+def beat_of(progress: Progress) -> str:
+    """Changes whenever a running trial has come further."""
+    return "-".join(str(trial["step"]) for trial in progress.running)
+
+
 def study_view(session: Session, study_id: str, asked: Asked) -> StudyView:
     """Read one study. Raises NotFoundError."""
     row = studies.get(session, study_id)
@@ -123,13 +139,16 @@ def study_view(session: Session, study_id: str, asked: Asked) -> StudyView:
     facts = StudyFacts.model_validate(row.facts) if row.facts else None
     choice = training.choose(result, spec, asked.arm, asked.size)
     plan = _plan(spec, facts)
+    progress = _progress(session, row, spec, tally, plan)
     return StudyView(
-        row=row, spec=spec, tally=tally, version=version_of(row, tally), result=result, answer=words.answer(result),
+        beat=beat_of(progress), row=row, spec=spec,
+        tally=tally, version=version_of(row, tally), result=result, answer=words.answer(result),
         cards=arm_cards(result), charts=charts(result, spec), choice=choice, sizes=spec.axis.values,
+        edge=edge_chart(result, spec, LIGHT),
         training=training.chart(session, result, choice, LIGHT), transfer=transfer_table(result),
         audit=audits.charts(session, spec, study_id, asked.audit_arm, LIGHT),
         audit_arm=audits.chosen_arm(session, spec, study_id, asked.audit_arm),
-        progress=_progress(session, row, spec, tally, plan), recipe=_recipe_form(spec, result, facts, asked),
+        progress=progress, recipe=_recipe_form(spec, result, facts, asked),
         conditions=words.conditions(spec), plan=plan, is_final=state.is_final,
         events=tuple((e, event_words(e)) for e in queries.last_events(session, study_id, EVENTS_SHOWN)),
     )  # fmt: skip
@@ -159,7 +178,10 @@ def _progress(session: Session, row: StudyRow, spec: StudySpec, tally: Tally, pl
 
 def _step(phase: Phase, begun: PhaseRow | None) -> Step:
     state = "planned" if begun is None else ("finished" if begun.state == PhaseState.FINISHED else "running")
-    return Step(name=phase.value, words=_PHASE_WORDS[phase], state=state)
+    return Step(
+        name=phase.value, words=_PHASE_WORDS[phase], state=state,
+        started_at=begun.started_at if begun else None, finished_at=begun.finished_at if begun else None,
+    )  # fmt: skip
 
 
 def _recipe_form(spec: StudySpec, result: StudyResult, facts: StudyFacts | None, asked: Asked) -> RecipeForm:
@@ -167,8 +189,9 @@ def _recipe_form(spec: StudySpec, result: StudyResult, facts: StudyFacts | None,
     names = tuple(arm.name for arm in result.arms)
     arm = asked.recipe_arm if asked.recipe_arm in names else (best.name if best else _first_mup(result))
     width = asked.recipe_width if asked.recipe_width is not None else max(spec.size_at(v)[0] for v in spec.axis.values)
+    step = spec.model.head_dim or spec.model.heads or 1
     form = RecipeForm(
-        width=width, arm=arm, arms=names, step=spec.model.head_dim or spec.model.heads or 1, recipe=None, problem=""
+        width=width, arm=arm, arms=names, step=step, presets=_presets(spec, step), recipe=None, problem=""
     )
     if facts is None:
         return _with(form, problem="Appears when a worker has read the data and the search has recorded a rate.")
@@ -178,14 +201,19 @@ def _recipe_form(spec: StudySpec, result: StudyResult, facts: StudyFacts | None,
         return _with(form, problem=str(error))
 
 
+def _presets(spec: StudySpec, step: int) -> tuple[int, ...]:
+    """Widths that people ask for: the largest of the study, and powers of two from there to four thousand."""
+    largest = max(spec.size_at(value)[0] for value in spec.axis.values)
+    powers = (2**power for power in range(6, 13))
+    return (largest, *(width for width in powers if width > largest and width % step == 0))
+
+
 def _first_mup(result: StudyResult) -> str:
     return next((arm.name for arm in result.arms if not words.is_control(arm)), result.arms[0].name)
 
 
 def _with(form: RecipeForm, *, found: Recipe | None = None, problem: str = "") -> RecipeForm:
-    return RecipeForm(
-        width=form.width, arm=form.arm, arms=form.arms, step=form.step, recipe=found, problem=problem
-    )  # fmt: skip
+    return replace(form, recipe=found, problem=problem)
 
 
 def page_charts(session: Session, study_id: str, asked: Asked, theme: Theme) -> tuple[Chart, ...]:
@@ -193,15 +221,15 @@ def page_charts(session: Session, study_id: str, asked: Asked, theme: Theme) -> 
     result, spec = result_document(session, study_id), StudySpec.model_validate(studies.get(session, study_id).spec)
     chosen = training.choose(result, spec, asked.arm, asked.size)
     audit = audits.charts(session, spec, study_id, asked.audit_arm, theme)
-    return (*charts(result, spec, theme), training.chart(session, result, chosen, theme), *audit)
+    edge = edge_chart(result, spec, theme)
+    return (*charts(result, spec, theme), edge, training.chart(session, result, chosen, theme), *audit)
 
 
-def page_chart(session: Session, study_id: str, key: str, asked: Asked) -> Chart:
-    """One chart by its key. Raises NotFoundError."""
-    for chart in page_charts(session, study_id, asked, LIGHT):
-        if chart.key == key:
-            return chart
-    raise NotFoundError(f"no chart {key}")
+def page_training(session: Session, study_id: str, asked: Asked, theme: Theme) -> Chart:
+    """The training chart alone, of the arm asked for. Raises NotFoundError."""
+    result = result_document(session, study_id)
+    spec = StudySpec.model_validate(studies.get(session, study_id).spec)
+    return training.chart(session, result, training.choose(result, spec, asked.arm, asked.size), theme)
 
 
 WORDS = {

@@ -8,10 +8,12 @@ from sqlalchemy.orm import Session
 from mutransfer.result import ArmResult, StudyResult
 from mutransfer.spec import StudySpec
 from service.dashboard import queries
+from service.db import trial_pages
+from service.db.states import StudyState
 from service.reports import words
 from service.reports.chart import Chart
 from service.reports.palette import Theme
-from service.reports.training_chart import TrainingLine, training_chart
+from service.reports.training_chart import LivePoint, TrainingLine, training_chart
 
 _MOST_LINES = 16
 
@@ -47,7 +49,23 @@ def chart(session: Session, result: StudyResult, choice: Choice, theme: Theme) -
         )
         for h in found
     ]  # fmt: skip
-    return training_chart(lines, theme, axis_name=result.axis, by_rate=choice.size is not None)
+    return training_chart(
+        lines, theme, axis_name=result.axis, by_rate=choice.size is not None, live=_running(session, result, choice)
+    )
+
+
+def _running(session: Session, result: StudyResult, choice: Choice) -> list[LivePoint]:
+    """The arm's trials that run now, of the chosen size where there is one."""
+    if result.study.state not in (StudyState.RUNNING, StudyState.PAUSING, StudyState.CANCELLING):
+        return []
+    return [
+        LivePoint(
+            key=trial["key"], size=trial["axis_value"], lr_octaves=trial["lr_octaves"], seed=trial["seed"],
+            step=trial["step"], train_loss_nats=trial["train_loss_nats"],
+        )
+        for trial in trial_pages.running(session, result.study.id)
+        if trial["arm"] == choice.arm and choice.size in (None, trial["axis_value"]) and trial["train_loss_nats"]
+    ]  # fmt: skip
 
 
 def _at_one_size(finished: Sequence[tuple[int, float, int]], size: int) -> list[tuple[int, float, int]]:

@@ -8,7 +8,7 @@ from mutransfer.spec import Parametrization
 from service.reports import numbers, words
 from service.reports.palette import LIGHT, arm_style
 
-UNFINISHED = ("queued", "running", "cancelling")
+UNFINISHED = ("queued", "running", "pausing", "paused", "cancelling")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,8 +148,8 @@ def _note(result: StudyResult, arm: ArmResult) -> str:
 
 
 def _waiting_word(result: StudyResult, recorded: float | None) -> str:
-    if result.study.state == "queued":
-        return "queued"
+    if result.study.state in ("queued", "paused"):
+        return result.study.state
     return "searching" if recorded is None else "verifying"
 
 

@@ -1,6 +1,7 @@
 """Loss against learning rate: one panel an arm, one line a width, fitted minima ringed, divergence on the top edge."""
 
 from collections.abc import Iterable
+from urllib.parse import urlencode
 
 from mutransfer.result import ArmResult, Curve, CurveStatus, Point, StudyResult
 from mutransfer.spec import StudySpec
@@ -136,7 +137,12 @@ class _CurveTraces:
                 "color": self._colour, "thickness": 1, "width": 2,
             },
             "text": [self._hover(point) for point in points], "hovertemplate": "%{text}<extra></extra>",
+            "customdata": [self._trials(point.lr_octaves) for point in points],
         }  # fmt: skip
+
+    def _trials(self, octaves: float) -> str:
+        """The query that lists the trials of a point, for pages that have such a list."""
+        return urlencode({"arm": self._arm.name, "size": self._size, "lr": f"{octaves:g}"})
 
     def _hover(self, point: Point) -> str:
         spread = f" ± {numbers.loss(point.stderr, 4)} s. e." if point.stderr is not None else ""
@@ -186,6 +192,7 @@ class _CurveTraces:
             "x": [point.lr_octaves for point in points], "y": [1.0 - 0.035 * row] * len(points),
             "marker": {"symbol": "x-thin", "size": 7, "line": {"color": self._colour, "width": 2}},
             "text": [self._hover(point) for point in points], "hovertemplate": "%{text}<extra></extra>",
+            "customdata": [self._trials(point.lr_octaves) for point in points],
         }  # fmt: skip
 
     def _word(self, lowest: Point) -> Json:

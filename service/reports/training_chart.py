@@ -2,16 +2,20 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import log10
 
 from mutransfer.trial import HistoryPoint
 from service.reports import numbers
-from service.reports.chart import Chart, Json, axis, base_layout, legend
+from service.reports.chart import Chart, Json, View, axis, base_layout, legend
 from service.reports.palette import Theme, size_colours, viridis
 from service.reports.table import Column, Table
 
 KEY = "training"
 HEIGHT = 380
-_NOTE = "Training loss, mean since the previous point, of one seed. A line that stops early diverged there."
+_NOTE = (
+    "Training loss, mean since the previous point, of one seed. A line that stops early diverged there; an open circle "
+    "is a trial that runs now, and grows into a line while you watch."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,12 +35,26 @@ class TrainingLine:
         return next((p.train_loss_nats for p in reversed(self.history) if p.train_loss_nats is not None), None)
 
 
-def training_chart(lines: Sequence[TrainingLine], theme: Theme, *, axis_name: str, by_rate: bool) -> Chart:
+@dataclass(frozen=True, kw_only=True)
+class LivePoint:
+    """How far a trial is that runs now. `key` tells the points of one trial from another's."""
+
+    key: str
+    size: int
+    lr_octaves: float
+    seed: int
+    step: int
+    train_loss_nats: float
+
+
+def training_chart(
+    lines: Sequence[TrainingLine], theme: Theme, *, axis_name: str, by_rate: bool, live: Sequence[LivePoint] = ()
+) -> Chart:
     """The chosen trials; coloured by width, or by learning rate when they share one width (`by_rate`)."""
     lines = [line for line in lines if line.history]
     table = _table(lines, axis_name)
     title = _title(lines, axis_name, by_rate=by_rate)
-    if not lines:
+    if not lines and not live:
         empty = "Appears when a trial has finished: its training loss, step by step."
         return Chart(key=KEY, title=title, note=_NOTE, table=table, empty=empty)
     rates = sorted({line.lr_octaves for line in lines})
@@ -46,10 +64,33 @@ def training_chart(lines: Sequence[TrainingLine], theme: Theme, *, axis_name: st
         place = rates.index(line.lr_octaves) / max(len(rates) - 1, 1)
         colour = viridis(theme.widths[0] + (theme.widths[1] - theme.widths[0]) * place) if by_rate else sizes[line.size]
         data.append(_trace(line, colour, axis_name, by_rate=by_rate))
+    data += [_live(point, theme, axis_name) for point in live]
     return Chart(
-        key=KEY, title=title, note=_NOTE, table=table, data=data,
-        layout=_layout(lines, theme, narrow=False), narrow=_layout(lines, theme, narrow=True),
+        key=KEY, title=title, note=_NOTE, table=table, data=data, views=_views(lines, live),
+        layout=_layout(lines, live, theme, narrow=False), narrow=_layout(lines, live, theme, narrow=True),
     )  # fmt: skip
+
+
+def _live(point: LivePoint, theme: Theme, axis_name: str) -> Json:
+    """One point; the page keeps those that it has seen, and joins them."""
+    head = f"{axis_name} {point.size}, seed {point.seed}, running<br>LR {numbers.rate(point.lr_octaves)}"
+    return {
+        "type": "scatter", "mode": "lines+markers", "showlegend": False, "meta": {"live": point.key},
+        "x": [point.step], "y": [point.train_loss_nats], "line": {"color": theme.muted, "width": 1},
+        "marker": {"symbol": "circle-open", "size": 7, "color": theme.ink, "line": {"width": 1.5}},
+        "hovertemplate": f"{head}<br>step %{{x}}: %{{y:.3f}} nats<extra></extra>",
+    }  # fmt: skip
+
+
+def _views(lines: Sequence[TrainingLine], live: Sequence[LivePoint]) -> tuple[View, ...]:
+    """Linear steps, or their logarithm, which shows the beginning."""
+    steps = [point.step for line in lines for point in line.history] + [point.step for point in live]
+    first, last = max(min(steps, default=1), 1), max(*steps, 2)
+    logs = [log10(first) - 0.05, log10(last) + 0.05]
+    return (
+        View(label="Linear steps", relayout={"xaxis.type": "linear", "xaxis.range": [0, last * 1.03]}),
+        View(label="Log steps", relayout={"xaxis.type": "log", "xaxis.range": logs}),
+    )
 
 
 def _title(lines: Sequence[TrainingLine], axis_name: str, *, by_rate: bool) -> str:
@@ -76,11 +117,12 @@ def _trace(line: TrainingLine, colour: str, axis_name: str, *, by_rate: bool) ->
     }  # fmt: skip
 
 
-def _layout(lines: Sequence[TrainingLine], theme: Theme, *, narrow: bool) -> Json:
+def _layout(lines: Sequence[TrainingLine], live: Sequence[LivePoint], theme: Theme, *, narrow: bool) -> Json:
     finite = [p.train_loss_nats for line in lines for p in line.history if p.train_loss_nats is not None]
     starts = [p.train_loss_nats for line in lines for p in line.history[:1] if p.train_loss_nats is not None]
-    top = max(starts, default=1.0)
-    low = min(finite, default=0.0)
+    now = [point.train_loss_nats for point in live]
+    top = max([*starts, *now], default=1.0)
+    low = min([*finite, *now], default=0.0)
     return base_layout(
         theme, height=340 if narrow else HEIGHT, showlegend=True, legend=legend(theme, y=1.02),
         margin={"l": 56 if narrow else 72, "r": 12, "t": 64, "b": 56},

@@ -81,7 +81,7 @@ def answer(result: StudyResult) -> Answer:
             evidence=f"{best.name} {evidence(best)}. {tally(result)}",
             word=Outcome.TRANSFERS.value,
         )
-    if result.study.state in ("queued", "running", "cancelling"):
+    if result.study.state in ("queued", "running", "pausing", "paused", "cancelling"):
         return Answer(headline="No answer yet", evidence=_progress_words(result), word=result.study.state)
     if result.study.state in ("failed", "cancelled"):
         return Answer(
@@ -101,6 +101,8 @@ def answer(result: StudyResult) -> Answer:
 def _progress_words(result: StudyResult) -> str:
     if result.study.state == "queued":
         return "The study waits for a free driver; then its search begins at the proxies."
+    if result.study.state == "paused":
+        return "The study is paused: its finished trials are kept, and it goes on where it stopped when it is resumed."
     found = [arm for arm in result.arms if arm.verdict.recorded_lr_octaves is not None]
     if not found:
         return f"The search for the best learning rate is under way; {_HAS_OPTIMUM}."

@@ -219,9 +219,7 @@ def test_a_backup_of_an_older_version_is_brought_up_to_date(make_url: Callable[[
     downgrade(f"sqlite:///{file}", BEFORE_SUMMARIES)
     restore(file, target)
     restored, kept = contents(target), contents(source)
-    first = len(("id", "name", "project", "spec", "digest", "nonce", "state", "error", "facts", "result"))
-    assert [row[:first] for row in restored["studies"]] == [row[:first] for row in kept["studies"]]
-    first_tables = ("phases", "trials", "study_trials", "events", "outbox", "study_summaries")
+    first_tables = ("studies", "phases", "trials", "study_trials", "events", "outbox", "study_summaries")
     assert {name: restored[name] for name in first_tables} == {name: kept[name] for name in first_tables}
     assert (current(target), current(f"sqlite:///{file}")) == (head(), BEFORE_SUMMARIES)
 

@@ -7,6 +7,7 @@ from playwright.sync_api import Browser, sync_playwright
 import pytest
 
 from tests.e2e.browsing import Visitor
+from tests.e2e.driving import Driven, drive_one
 from tests.e2e.seeding import Seeded, seed
 from tests.e2e.serving import serving
 
@@ -54,3 +55,9 @@ def visitor(browser: Browser, site: Seeded) -> Iterator[Visitor]:
     found = Visitor(browser, site.url)
     yield found
     found.close()
+
+
+@pytest.fixture
+def running(site: Seeded) -> Driven:
+    """A fresh running study with one trial done."""
+    return drive_one(site)

@@ -73,9 +73,11 @@ class Seeder:
             return
         store.begin_phase(phase)
         store.plan_trials(phase, [planned(simulation.spec, request) for request, _ in trials])
-        for request, loss in trials:
-            result = trial_result(loss, width=request.axis_value, seed=request.seed)
-            store.record_result(planned(simulation.spec, request).key, result)
+        found = {
+            planned(simulation.spec, request).key: trial_result(loss, width=request.axis_value, seed=request.seed)
+            for request, loss in trials
+        }
+        store.record_results(found)
         if phase in simulation.phases:
             store.finish_phase(phase, {"recorded": simulation.recorded} if phase is Phase.SEARCH else {})
 

@@ -150,4 +150,4 @@ def test_figures_are_the_same_for_the_same_result(visitor: Visitor, site: Seeded
     address = f"{site.url}/studies/{site.ids['quickstart']}/figures.json?theme=dark"
     documents: list[Any] = [request.get(address).json() for _ in range(2)]
     assert documents[0] == documents[1]
-    assert [chart["key"] for chart in documents[0]["charts"]] == ["optimal-lr", "loss-lr", "training"]
+    assert [chart["key"] for chart in documents[0]["charts"]] == ["optimal-lr", "loss-lr", "stability-edge", "training"]

@@ -1,22 +1,19 @@
 """Using the dashboard: filters, themes, keyboard, recipe, live updates, cancelling, the offline report."""
 
-from dataclasses import dataclass
 from pathlib import Path
 import re
 
 from playwright.sync_api import Page, expect
 import pytest
 
-from mutransfer.plan import Phase
-from mutransfer.spec import StudySpec
 from service.db import studies
-from service.db.driver_store import DriverStore
 from service.db.session import reading
 from service.reports import write_report
 from service.studies.read import result_document
 from tests.e2e.browsing import Visitor, overflow
-from tests.e2e.samples import simulate, study_spec, trial_result
-from tests.e2e.seeding import Seeded, Seeder, planned
+from tests.e2e.driving import Driven
+from tests.e2e.samples import study_spec
+from tests.e2e.seeding import Seeded, Seeder
 
 expect.set_options(timeout=30_000)
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
@@ -99,7 +96,7 @@ def test_a_recipe_for_a_width(visitor: Visitor, site: Seeded) -> None:
     rows = page.locator("#recipe-answer tbody tr").all_inner_texts()
     assert any(row.startswith("readout\t97 × 4096") for row in rows)
     with page.expect_download() as download:
-        page.locator("#recipe-answer").get_by_text("Python", exact=True).click()
+        page.locator("#recipe-answer").get_by_role("link", name="Python").click()
     assert "def build_optimizer(model)" in Path(download.value.path()).read_text()
     page.reload()  # the address holds the question
     expect(page.locator("#recipe-answer")).to_contain_text("width 4096")
@@ -156,31 +153,6 @@ def test_markdown_of_the_transfer_table_can_be_copied(visitor: Visitor, site: Se
     assert copied.count("\n") >= 8
 
 
-@dataclass(frozen=True)
-class Driven:
-    """A running study that this test drives."""
-
-    id: str
-    spec: StudySpec
-    store: DriverStore
-
-    def finish_more(self, count: int) -> None:
-        """`count` trials beyond the first finish."""
-        more = [(request, loss) for _, request, loss in simulate(self.spec, stop_after=1 + count).trials[1:]]
-        self.store.plan_trials(Phase.SEARCH, [planned(self.spec, request) for request, _ in more])
-        for request, loss in more:
-            result = trial_result(loss, width=request.axis_value, seed=request.seed)
-            self.store.record_result(planned(self.spec, request).key, result)
-
-
-@pytest.fixture
-def running(site: Seeded) -> Driven:
-    """A fresh running study with one trial done."""
-    spec = study_spec(f"live-{len(site.ids)}")
-    store = Seeder(site).drive(simulate(spec, stop_after=1))
-    return Driven(id=site.ids[spec.name], spec=spec, store=store)
-
-
 def test_a_running_study_updates_in_place(visitor: Visitor, running: Driven) -> None:
     page = visitor.open(f"/studies/{running.id}", charts=True)
     expect(page.locator("[data-live-dot]")).to_have_attribute("data-state", "live")
@@ -225,7 +197,7 @@ def test_cancelling_asks_first(visitor: Visitor, site: Seeded) -> None:
     page.get_by_role("button", name="Cancel this study").click()
     dialog = page.get_by_role("dialog")
     expect(dialog).to_contain_text("Cancel to-be-cancelled?")
-    dialog.get_by_role("button", name="Keep running").click()
+    dialog.get_by_role("button", name="Keep it").click()
     expect(dialog).not_to_be_visible()
     page.get_by_role("button", name="Cancel this study").click()
     dialog.get_by_role("button", name="Cancel the study").click()

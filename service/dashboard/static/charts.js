@@ -64,9 +64,35 @@ class Chart {
       "The chart could not be loaded. Reload the page, or read the same numbers in the table below.";
   }
 
+  // Traces of trials that run bring one point each time: the page keeps those it has seen and joins them.
+  data() {
+    const data = clone(this.document.data);
+    for (const trace of data) {
+      const key = trace.meta?.live;
+      if (key === undefined) continue;
+      const seen = (this.seen ??= new Map()).get(key) ?? new Map();
+      this.seen.set(key, seen.set(trace.x[0], trace.y[0]));
+      [trace.x, trace.y] = [[...seen.keys()], [...seen.values()]];
+      trace.marker = { ...trace.marker, opacity: trace.x.map((_, i) => (i === trace.x.length - 1 ? 1 : 0)) };
+    }
+    return data;
+  }
+
+  // A page that lists trials (data-trials) is led to by a click on a point.
+  lead(target) {
+    const list = document.body.dataset.trials;
+    if (!list) return;
+    target.on("plotly_click", ({ points }) => {
+      const query = points.find((point) => typeof point.customdata === "string")?.customdata;
+      if (query) location.assign(`${list}?${query}`);
+    });
+  }
+
   async react(width) {
     const target = this.target();
-    await window.Plotly.react(target, clone(this.document.data), this.layout(width), CONFIG);
+    const first = target.data === undefined;
+    await window.Plotly.react(target, this.data(), this.layout(width), CONFIG);
+    if (first) this.lead(target);
     if (this.view) await window.Plotly.relayout(target, clone(this.document.views[this.view].relayout));
   }
 
@@ -151,6 +177,15 @@ export class Charts {
     }
     document.documentElement.dataset.charts = name;
     if (name === "dark") this.load("light", false); // at hand when the page is printed
+  }
+
+  get theme() {
+    return theme();
+  }
+
+  // Draws some charts anew, from documents of the current appearance.
+  async show(documents) {
+    for (const found of documents) await this.charts.find((one) => one.key === found.key)?.draw(found);
   }
 
   fail() {

@@ -23,11 +23,13 @@ export async function refresh() {
 }
 
 export class Live {
-  constructor({ events, onChange }) {
+  constructor({ events, onChange, onBeat }) {
     this.events = events;
     this.onChange = onChange;
+    this.onBeat = onBeat;
     this.dot = document.querySelector("[data-live-dot]");
     this.version = document.body.dataset.version;
+    this.beat = document.body.dataset.beat;
   }
 
   start() {
@@ -71,7 +73,10 @@ export class Live {
       if (state.version !== this.version) {
         this.version = state.version;
         await this.onChange?.();
+      } else if (state.beat !== this.beat) {
+        await this.onBeat?.();
       }
+      this.beat = state.beat;
       if (state.final !== undefined) this.stop();
     } catch {
       this.tell("offline", "no answer, trying again");

@@ -45,9 +45,11 @@ function themeSwitch() {
 }
 
 async function copy(button) {
-  const text = document.getElementById(button.dataset.copy).textContent;
   const before = button.textContent;
   try {
+    const text = button.dataset.copyFrom
+      ? await (await fetch(button.dataset.copyFrom)).text()
+      : document.getElementById(button.dataset.copy).textContent;
     await navigator.clipboard.writeText(text);
     button.textContent = "Copied";
   } catch {
@@ -60,10 +62,25 @@ async function copy(button) {
 async function act(form) {
   const output = form.querySelector("[role=alert]");
   const fields = Object.fromEntries([...new FormData(form)].filter(([, value]) => value !== ""));
-  const body = form.dataset.action === "json" ? numbered(form, fields) : undefined;
+  const body = form.dataset.action === "json" ? numbered(form, fields) : form.dataset.action === "patch" ? patch(form) : undefined;
   const answer = await call("POST", form.getAttribute("action"), { body });
   if (answer.ok) location.reload();
   else output.textContent = answer.problem;
+}
+
+// The fields that were changed, as a merge patch: names are paths, lists are numbers between commas.
+function patch(form) {
+  const made = {};
+  for (const field of form.querySelectorAll("input[data-kind]")) {
+    if (field.value.trim() === field.defaultValue) continue;
+    const numbers = field.value.replaceAll("−", "-").split(/[\s,;]+/).filter(Boolean).map(Number);
+    const path = field.name.split(".");
+    const last = path.pop();
+    let at = made;
+    for (const name of path) at = at[name] ??= {};
+    at[last] = field.dataset.kind === "list" ? numbers : numbers[0];
+  }
+  return made;
 }
 
 function numbered(form, fields) {
@@ -74,7 +91,7 @@ function numbered(form, fields) {
 function wire() {
   document.addEventListener("click", (event) => {
     const button = event.target.closest("button");
-    if (button?.dataset.copy) copy(button);
+    if (button?.dataset.copy ?? button?.dataset.copyFrom) copy(button);
     if (button?.dataset.dialog) document.getElementById(button.dataset.dialog).showModal();
     if (button?.dataset.close !== undefined) button.closest("dialog").close();
   });

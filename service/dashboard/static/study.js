@@ -1,23 +1,17 @@
 // The page of one study: charts, the choice of training curves, the recipe form, live updates.
 
 import { Charts } from "./charts.js";
+import { plotly } from "./drawing.js";
 import { Live, refresh } from "./live.js";
 
 const body = document.body.dataset;
 
-function plotly() {
-  return new Promise((resolve, reject) => {
-    const script = Object.assign(document.createElement("script"), { src: body.plotly, async: true });
-    script.addEventListener("load", () => resolve());
-    script.addEventListener("error", () => reject(new Error("Plotly did not load")));
-    document.head.append(script);
-  });
-}
-
-async function figures(theme) {
+async function figures(theme, only) {
   const query = new URLSearchParams(location.search);
   query.set("theme", theme);
+  if (only) query.set("only", only);
   const answer = await fetch(`${body.figures}?${query}`);
+  if (!answer.ok) throw new Error(`status ${answer.status}`);
   return (await answer.json()).charts;
 }
 
@@ -26,19 +20,20 @@ charts.draw().catch(() => charts.fail());
 
 // Forms that choose what the page shows: their fields are the page's address, so that it can be shared.
 for (const form of document.querySelectorAll("form[data-choose]")) {
-  const apply = async () => {
+  const apply = async (submitter = null) => {
     const query = new URLSearchParams(location.search);
-    for (const [name, value] of new FormData(form)) {
+    for (const [name, value] of new FormData(form, submitter)) {
       if (value) query.set(name, value);
       else query.delete(name);
     }
+    if (submitter?.name) form.querySelector(`input[name="${submitter.name}"]`).value = submitter.value;
     history.replaceState(null, "", `?${query}${form.getAttribute("data-choose")}`);
     await refresh();
     if (form.dataset.redraws) await charts.draw({ fresh: true, only: form.dataset.redraws });
   };
   form.addEventListener("submit", (event) => {
     event.preventDefault();
-    apply();
+    apply(event.submitter);
   });
   form.addEventListener("change", (event) => {
     if (event.target.matches("select")) apply();
@@ -46,5 +41,6 @@ for (const form of document.querySelectorAll("form[data-choose]")) {
 }
 
 if (body.final === undefined) {
-  new Live({ events: body.events, onChange: () => charts.draw({ fresh: true }) }).start();
+  const training = async () => charts.show(await figures(charts.theme, "training"));
+  new Live({ events: body.events, onChange: () => charts.draw({ fresh: true }), onBeat: training }).start();
 }
