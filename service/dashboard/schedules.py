@@ -70,6 +70,7 @@ class ScheduleView:
     judgement: Judgement | None
     charts: tuple[Chart, ...]
     headline: str
+    version: str  # changes with every judged night, and so may the charts
     pinnable: tuple[tuple[str, str], ...]  # (study, what it is called)
 
 
@@ -105,6 +106,7 @@ def schedule_view(session: Session, which: str, *, night: int | None, before: in
         concurrency=CONCURRENCIES[Concurrency(row.concurrency)], nights=lines,
         older=lines[-1].row.id if len(found) > SHOWN else None, chosen=line, judgement=judgement,
         charts=_charts(row, judged, LIGHT), headline=_headline(line),
+        version=str(judged[0].id) if judged else "none",
         pinnable=tuple((n.study_id, local_time(n.fire_at, row.time_zone)[:16]) for n in judged if n.study_id),
     )  # fmt: skip
 
