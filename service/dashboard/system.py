@@ -9,9 +9,11 @@ from sqlalchemy.orm import Session
 
 from mutransfer import __version__
 from service.dashboard.frame import Frame, Route
+from service.db import waiting
 from service.db.states import StudyState
 from service.db.workload import Job, Workload, workload
 from service.reports import numbers
+from service.reports.cards import sentence
 from service.settings import Settings
 
 
@@ -38,32 +40,18 @@ def system_view(session: Session, settings: Settings) -> SystemView:
     """Read everything in one snapshot."""
     load = workload(session)
     return SystemView(
-        load=load, lines=_lines(load), devices=_devices(load), headline=_headline(load),
-        facts=_facts(session, settings),
+        load=load, lines=tuple(_line(session, job) for job in load.jobs), devices=_devices(load),
+        headline=_headline(load), facts=_facts(session, settings),
     )  # fmt: skip
 
 
-def _lines(load: Workload) -> tuple[Line, ...]:
-    ahead = 0
-    lines = []
-    for job in load.jobs:
-        lines.append(Line(job=job, why=why(job, ahead)))
-        ahead += job.row.state == StudyState.QUEUED
-    return tuple(lines)
-
-
-def why(job: Job, ahead: int) -> str:
-    """Why a study is where it is. `ahead` queued studies are older."""
-    state, left = StudyState(job.row.state), job.expires_in
-    if state is StudyState.QUEUED:
-        if left > 0:
-            return f"Waits {numbers.duration(left)} before it is tried again."
-        return "Next: waits for a free driver." if not ahead else f"{ahead} older {_studies(ahead)} first."
-    if state.value == "paused":
-        return "Paused: goes on when somebody resumes it."
-    if left <= 0:
-        return "Its driver is gone: another takes over as soon as one is free."
-    return f"Driven by {job.owner}; lease {job.epoch} is good for {numbers.duration(left)}."
+def _line(session: Session, job: Job) -> Line:
+    """An unfinished study with why it waits, or who drives it."""
+    found = waiting.why(session, job.row)
+    if found is not None:
+        return Line(job=job, why=sentence(found.message))
+    left = numbers.duration(max(job.expires_in, 0.0))
+    return Line(job=job, why=f"Driven by {job.owner}; lease {job.epoch} is good for {left}.")
 
 
 def _studies(count: int) -> str:

@@ -7,14 +7,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session
 
+from service.db import quotas
 from service.db.session import db_now
 from service.db.states import StudyState, TrialState
 from service.db.tables import LeaseRow, OutboxRow, StudyRow, StudyTrialRow, TrialRow
+from service.db.tables_access import ProjectRow
 
-MOST = 200  # of a list: beyond it only the count is told
+MOST = 50  # of a list: beyond it only the count is told
 UNFINISHED = tuple(state for state in StudyState if not state.is_final)
 
 
@@ -48,24 +50,34 @@ class Waiting:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Quota:
+    """A project with a limit, and how much of it is used."""
+
+    row: ProjectRow
+    device_hours: float
+    trials: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Workload:
     """The whole picture. `now` is the database's clock, in seconds since the epoch."""
 
     now: float
     jobs: tuple[Job, ...]
     unfinished: int
+    quotas: tuple[Quota, ...]
     outbox: tuple[Waiting, ...]
 
 
 def workload(session: Session) -> Workload:
-    """Everything that is unfinished, oldest first."""
+    """Everything that is unfinished, the highest priority and then the oldest first."""
     now = float(session.scalar(select(db_now())) or 0.0)
     is_open = StudyRow.state.in_(UNFINISHED)
     query = (
         select(StudyRow, LeaseRow)
         .join(LeaseRow, LeaseRow.study_id == StudyRow.id)
         .where(is_open)
-        .order_by(StudyRow.id)
+        .order_by(StudyRow.priority.desc(), StudyRow.id)
         .limit(MOST)
     )
     trials = _running(session)
@@ -77,7 +89,7 @@ def workload(session: Session) -> Workload:
         for row, lease in session.execute(query)
     )  # fmt: skip
     count = session.scalar(select(func.count()).select_from(StudyRow).where(is_open)) or 0
-    return Workload(now=now, jobs=jobs, unfinished=count, outbox=_outbox(session))
+    return Workload(now=now, jobs=jobs, unfinished=count, quotas=_quotas(session), outbox=_outbox(session))
 
 
 def _running(session: Session) -> Mapping[str, list[Mapping[str, Any]]]:
@@ -96,6 +108,23 @@ def _running(session: Session) -> Mapping[str, list[Mapping[str, Any]]]:
     for row in session.execute(query).mappings():
         found.setdefault(row["study_id"], []).append(dict(row))
     return found
+
+
+def _quotas(session: Session) -> tuple[Quota, ...]:
+    """Projects with a limit, by name."""
+    limited = or_(ProjectRow.max_concurrent_trials.is_not(None), ProjectRow.device_hours.is_not(None))
+    rows = session.scalars(select(ProjectRow).where(limited).order_by(ProjectRow.name).limit(MOST)).all()
+    held = (
+        select(StudyRow.project, func.coalesce(func.sum(LeaseRow.slots), 0))
+        .join(LeaseRow, LeaseRow.study_id == StudyRow.id)
+        .where(StudyRow.project.in_([row.name for row in rows]), quotas.is_held())
+        .group_by(StudyRow.project)
+    )
+    slots = {row[0]: row[1] for row in session.execute(held)}
+    return tuple(
+        Quota(row=row, device_hours=quotas.device_hours(session, row.name), trials=slots.get(row.name, 0))
+        for row in rows
+    )
 
 
 def _outbox(session: Session) -> tuple[Waiting, ...]:

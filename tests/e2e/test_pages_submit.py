@@ -4,9 +4,11 @@ from pathlib import Path
 
 from playwright.sync_api import Page, expect
 import pytest
+from sqlalchemy import select
 import yaml
 
 from mutransfer.spec import parse_study
+from service.db.tables import StudyRow
 from tests.e2e.browsing import Visitor, overflow
 from tests.e2e.seeding import Seeded
 
@@ -27,6 +29,7 @@ def test_the_form_writes_the_text_and_the_api_checks_it(visitor: Visitor, site: 
     state = page.locator("[data-plan-state]")
     expect(state).to_have_text("Valid. Estimated for this machine's cores.")
     expect(page.locator("[data-plan-time]")).to_contain_text("min")
+    expect(page.locator("[data-plan-known]")).to_have_text("none")
     page.screenshot(path=pictures / "submit-light-1280.png", full_page=True)
     page.get_by_label("Target widths").fill("64, 128, 16")
     expect(state).to_have_text("One thing is wrong:")
@@ -49,11 +52,15 @@ def test_the_form_writes_the_text_and_the_api_checks_it(visitor: Visitor, site: 
 def test_a_study_is_submitted_once(visitor: Visitor, site: Seeded) -> None:
     page = visitor.open("/submit")
     page.get_by_label("Name").fill("from-the-form")
-    page.get_by_label("Project").fill("elsewhere")
+    page.get_by_label("Priority").fill("7")
+    page.get_by_label("Run every trial anew").check()
     expect(page.get_by_role("button", name="Submit the study")).to_be_enabled()
     page.get_by_role("button", name="Submit the study").dblclick()
     page.wait_for_url("**/studies/st_*")
     expect(page.get_by_role("heading", level=1)).to_have_text("from-the-form")
+    with site.sessions() as session:
+        row = session.scalars(select(StudyRow).where(StudyRow.name == "from-the-form")).one()
+        assert (row.priority, bool(row.nonce)) == (7, True)
     page.goto(f"{visitor.url}/?q=from-the-form")
     expect(page.locator(".study")).to_have_count(1)
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+import re
 
 from playwright.sync_api import expect
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from service.db import studies
 from service.db.driver_store import DriverStore
 from service.db.session import transact
+from service.db.tables_access import ProjectRow
 from tests.e2e.browsing import Visitor, overflow
 from tests.e2e.samples import study_spec
 from tests.e2e.seeding import Seeded, planned
@@ -20,6 +22,8 @@ pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 @pytest.fixture(scope="module")
 def busy(site: Seeded) -> None:
     """A trial that runs, of the study that its driver has left running."""
+    with site.sessions.begin() as session:
+        session.get_one(ProjectRow, "nights").max_concurrent_trials = 4
     simulation = site.simulations["nightly-check"]
     store = DriverStore(site.sessions, site.ids["nightly-check"], 1, ttl_seconds=3600.0)
     _, request, _ = simulation.trials[0]
@@ -35,11 +39,12 @@ def test_what_waits_and_what_runs_is_told(visitor: Visitor, site: Seeded, pictur
         page = visitor.open("/system", theme=theme, width=width)  # type: ignore[arg-type]
         row = page.locator("#queue tbody tr", has_text="waiting-its-turn")
         expect(row).to_contain_text("queued")
-        expect(row).to_contain_text("waits for a free driver")
+        expect(row).to_contain_text(re.compile("comes first|It is next|No dispatcher has taken it"))
         driven = page.locator("#queue tbody tr", has_text="nightly-check")
         expect(driven).to_contain_text("Driven by seeder; lease 1 is good for")
         expect(page.locator("#devices .device-list")).to_contain_text("cpu 1 trial of 1 study")
         expect(page.locator("#devices tbody tr", has_text="nightly-check")).to_contain_text("120 of 300")
+        expect(page.locator("#quotas tbody tr", has_text="nights")).to_contain_text("1 of 4")
         expect(page.locator("#outbox tbody")).to_contain_text("trial result")
         expect(page.locator("#service")).to_contain_text("SQLite")
         assert overflow(page) == 0

@@ -68,7 +68,8 @@ function soon() {
 async function check() {
   const mine = ++checking;
   find("refused").textContent = "";
-  const answer = await call("POST", "/api/v1/plan", { body: editor.value, type: "application/yaml" });
+  const asked = find("fresh").checked ? "/api/v1/plan?fresh=true" : "/api/v1/plan";
+  const answer = await call("POST", asked, { body: editor.value, type: "application/yaml" });
   if (mine !== checking) return;
   const problems = answer.ok ? [] : (answer.body?.errors?.length ? answer.body.errors : [{ field: "", message: answer.problem }]);
   tellProblems(problems);
@@ -103,9 +104,9 @@ function tellPlan(plan) {
   find("plan-trials").textContent = `about ${count(plan.trials_expected)}`;
   find("plan-tokens").textContent = count(plan.tokens_expected);
   find("plan-most").textContent = `${count(plan.trials_max)} trials, ${duration(plan.device_seconds_max)}`;
-  const known = plan.trials_known ?? null;
-  find("plan-known-row").hidden = known === null;
-  if (known !== null) find("plan-known").textContent = `${count(known)} of ${count(plan.trials_expected)}`;
+  const { trials_known: known, trials_total: total, device_seconds_saved: saved, note } = plan.reuse;
+  find("plan-known").textContent = known ? `${count(known)} of ${count(total)}, saving ${duration(saved)}` : "none";
+  find("plan-note").textContent = note;
   const rows = plan.curves.map((curve) => {
     const row = document.createElement("tr");
     const cells = [curve.phase, curve.axis_value, `${curve.trials_expected} – ${curve.trials_max}`, duration(curve.seconds_per_trial)];
@@ -119,7 +120,9 @@ function tellPlan(plan) {
 
 async function submit() {
   send.disabled = true;
-  const path = find("fresh").checked ? "/api/v1/studies?fresh=true" : "/api/v1/studies";
+  const query = new URLSearchParams(find("fresh").checked ? { fresh: "true" } : {});
+  if (find("priority").value) query.set("priority", find("priority").value);
+  const path = `/api/v1/studies?${query}`;
   const extra = { "Idempotency-Key": key };
   const answer = await call("POST", path, { body: editor.value, type: "application/yaml", extra });
   if (answer.ok) location.assign(answer.body.links.page);
@@ -159,6 +162,6 @@ find("open").addEventListener("change", async (event) => {
   soon();
 });
 find("save").addEventListener("click", save);
-find("fresh").addEventListener("change", () => (key = freshKey()));
+for (const name of ["fresh", "priority"]) find(name).addEventListener("change", soon);
 send.addEventListener("click", submit);
 check();
