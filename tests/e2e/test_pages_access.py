@@ -13,13 +13,26 @@ from service.db.trial_pages import page as trial_page
 from service.reports import numbers
 from service.studies.read import result_document
 from tests.e2e.browsing import Visitor, overflow
+from tests.e2e.night_seeding import add_nights
 from tests.e2e.seeding import Seeded
 
 expect.set_options(timeout=30_000)
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 
 STUDIES = ("quickstart", "audited", "nightly-check", "waiting-its-turn", "broken-data")
-OTHERS = ("home", "filtered", "trials", "trial", "compare", "submit", "clone", "system", "login")
+OTHERS = (
+    "home",
+    "filtered",
+    "trials",
+    "trial",
+    "compare",
+    "submit",
+    "clone",
+    "schedules",
+    "schedule",
+    "system",
+    "login",
+)
 SERIOUS = ("serious", "critical")
 
 
@@ -31,6 +44,8 @@ def address(site: Seeded, name: str) -> str:
     if name == "trial":
         with reading(site.sessions) as session:
             return f"/studies/{quickstart}/trials/{trial_page(session, quickstart, after=None, limit=1)[0].row.key}"
+    if name == "schedule":
+        return f"/schedules/{add_nights(site, 'for-everybody')}"
     places = {
         "home": "/", "filtered": "/?state=failed&q=nothing", "trials": f"/studies/{quickstart}/trials",
         "clone": f"/submit?study={quickstart}",
@@ -62,13 +77,13 @@ def check(page: Page) -> None:
 
 @pytest.mark.parametrize("name", [*STUDIES, *OTHERS])
 def test_pages_are_for_everybody(visitor: Visitor, site: Seeded, name: str) -> None:
-    check(visitor.open(address(site, name), charts=name in STUDIES or name in ("trial", "compare")))
+    check(visitor.open(address(site, name), charts=name in STUDIES or name in ("trial", "compare", "schedule")))
 
 
 def test_every_place_of_the_navigation_is_for_everybody(visitor: Visitor) -> None:
     page = visitor.open("/")
     paths = [link.get_attribute("href") or "" for link in page.locator(".pages a").all()]
-    assert {"/", "/compare", "/submit", "/system"} <= set(paths) <= {place.path for place in PLACES}
+    assert {"/", "/compare", "/submit", "/schedules", "/system"} <= set(paths) <= {place.path for place in PLACES}
     for path in paths:
         page.goto(visitor.url + path)
         expect(page.locator(".pages a[aria-current=page]")).to_have_attribute("href", path)
