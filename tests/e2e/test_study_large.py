@@ -39,7 +39,6 @@ def test_it_paints_within_a_second(visitor: Visitor, large: str) -> None:
             page = visitor.open(path)
             page.wait_for_function(f"() => {PAINT} > 0")
             paints.append(page.evaluate(PAINT))
-            page.context.close()
         assert min(paints) <= 1000, (path, paints)
 
 
