@@ -17,7 +17,7 @@ export DEMO_PORT
 # Relative on purpose: the checkout may live under a path with spaces.
 BIN := .venv/bin
 
-.PHONY: help venv demo test prepare-tests check check-deploy format bench bench-optimizers bench-service table up clean distclean wheel
+.PHONY: help venv demo test prepare-tests check check-deploy format bench bench-optimizers bench-service bench-nights table up clean distclean wheel
 
 help: ## list the targets
 	@printf 'mutransfer: which learning rate do I set at full width, and how sure are you?\n\n'
@@ -63,6 +63,9 @@ bench-optimizers: venv ## step times of our optimizers beside the peers (install
 
 bench-service: venv ## speed at 1,000,000 trials in PostgreSQL (the first time seeds 4 GB); ARGS="--rounds 1"
 	@$(BIN)/python -m benchmarks.service $(ARGS)
+
+bench-nights: venv ## 2,000 simulated nights without a change and planted faults (minutes); ARGS="--nights 200 --faults 20" for a look
+	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.nights $(ARGS)
 
 table: venv ## the transfer table of every optimizer: runs what docs/results/table lacks (hours, resumable)
 	@$(BIN)/python -m benchmarks.table

@@ -142,6 +142,7 @@ class TrialResult(Value):
     device_seconds: float
     device: str
     resumed_from_step: int = 0
+    calibration_gflops: float | None = None  # speed of a fixed matrix product in the same process meanwhile
 
 
 class Observation(Value):

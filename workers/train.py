@@ -18,6 +18,7 @@ from mutransfer.parametrize import ModelScaling
 from mutransfer.trial import HistoryPoint, TrialResult, TrialSpec, TrialStatus
 from optimizers import build_optimizer
 from optimizers.curvature import CurvatureBatch, sophias, update_curvature
+from workers.calibration import Calibration
 from workers.data import TokenData
 from workers.divergence import DivergenceMonitor
 from workers.schedule import schedule_factor
@@ -55,6 +56,7 @@ class Trainer:
         self.steps = trial.train.horizon_steps(context=trial.model.context, parameters=self.parameters)
         self.step_index = 0
         self.device_seconds = 0.0
+        self.calibration = Calibration(self.device)
         self.resumed_from_step = 0
         self.reason = ""
         self.history: list[HistoryPoint] = []
@@ -71,6 +73,7 @@ class Trainer:
 
     def run(self, steps: int) -> HistoryPoint:
         """Take up to `steps` updates; returns the mean training loss over them (None when it is not finite)."""
+        self.calibration.measure_when_due()
         started, losses = time.perf_counter(), list[float]()
         for _ in range(steps):
             if self.done:
@@ -102,6 +105,7 @@ class Trainer:
             device_seconds=self.device_seconds,
             device=_device_name(self.device),
             resumed_from_step=self.resumed_from_step,
+            calibration_gflops=self.calibration.gflops,
         )
 
     @torch.no_grad()
