@@ -45,6 +45,8 @@ class Settings(BaseSettings):
     ray_cpus: Annotated[int, Field(ge=1)] | None = None  # CPUs of a private Ray; all of the machine unless given
     checkpoint_seconds: Annotated[float, Field(ge=0.0)] = 30.0  # work that a lost worker costs at most
     trial_timeout_seconds: Annotated[float, Field(gt=0.0)] = 900.0  # a trial that reports nothing for so long is killed
+    trial_limit_seconds: Annotated[float, Field(gt=0.0)] | None = None  # a trial that trains for longer is killed
+    study_limit_hours: Annotated[float, Field(gt=0.0)] | None = None  # a study that runs for longer fails
     lease_ttl_seconds: Annotated[float, Field(gt=0.0)] = 30.0
     max_body_bytes: Annotated[int, Field(ge=1024)] = 1 << 20
     launcher: Literal["local", "ray-jobs", "kuberay"] = "local"

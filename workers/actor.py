@@ -17,6 +17,7 @@ from mutransfer.errors import SpecError, TransientError
 from mutransfer.trial import TrialSpec
 from workers.checkpoint import Checkpoints
 from workers.data import TokenData, load, prepare
+from workers.failures import fault_of
 from workers.train import Trainer
 
 #: Time between two reports; a report also ends with the trial.
@@ -68,11 +69,13 @@ class TrialActor(Trainable):
         """
         try:
             return self._train()
-        except Exception:  # a model or an optimizer of the user's own may raise anything, and it fails this trial alone
+        except (
+            Exception
+        ) as error:  # a model or optimizer of the user's own may raise anything: it fails this trial alone
             if self._job.device == "cuda":
                 raise
             self._trainer = None
-            return _report(done=True, error=traceback.format_exc())
+            return _report(done=True, error=traceback.format_exc(), fault=fault_of(error).value)
 
     def _train(self) -> dict[str, Any]:
         trainer = self._ready()
@@ -145,8 +148,14 @@ def _data(job: TrialJob) -> TokenData:
 
 
 def _report(**changes: Any) -> dict[str, Any]:
-    """What goes through Tune: `result` is a TrialResult as JSON, `error` a traceback, `warning` a lost checkpoint."""
-    nothing = {"step": 0, "steps": 0, "train_loss_nats": None, "done": False, "result": "", "error": "", "warning": ""}
+    """What goes through Tune: `result` is a TrialResult as JSON, `error` a traceback, `warning` a lost checkpoint.
+
+    `fault` says whose fault the error is.
+    """
+    nothing: dict[str, Any] = {
+        "step": 0, "steps": 0, "train_loss_nats": None, "done": False, "result": "", "error": "", "fault": "",
+        "warning": "",
+    }  # fmt: skip
     return nothing | changes
 
 

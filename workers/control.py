@@ -18,6 +18,7 @@ class StopReason(StrEnum):
     """What ends a driver before its study."""
 
     CANCELLED = "cancelled"  # a person cancelled the study: kill its trials
+    TIMEOUT = "timeout"  # the study has run for longer than the operator allows: kill its trials
     DRAIN = "drain"  # SIGTERM, a pause, or a study that was changed: checkpoint, give the study back
     OUTDATED = "outdated"  # the database was migrated for another version: checkpoint, write nothing more
     LEASE_LOST = "lease_lost"  # another driver has the study, or it has ended: leave everything as it is

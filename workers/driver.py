@@ -65,8 +65,9 @@ class Driver:
         self._store = DriverStore(sessions, study_id, epoch, ttl_seconds=settings.lease_ttl_seconds)
         self._allowance = Allowance(self._store.grant)
         self._heartbeat = Heartbeat(
-            self._store, self._control, self._allowance, ttl_seconds=settings.lease_ttl_seconds, overdue=self._end_now
-        )
+            self._store, self._control, self._allowance, ttl_seconds=settings.lease_ttl_seconds,
+            overdue=self._end_now, limit_hours=settings.study_limit_hours,
+        )  # fmt: skip
 
     def run(self) -> int:
         """Run the study; returns the exit status."""
@@ -199,6 +200,7 @@ class Driver:
             max_concurrent=None if resources.max_concurrent == "auto" else resources.max_concurrent,
             checkpoint_seconds=settings.checkpoint_seconds,
             trial_timeout_seconds=settings.trial_timeout_seconds,
+            trial_limit_seconds=settings.trial_limit_seconds,
         )
         with ray_session(address=settings.ray_address, cpus=settings.ray_cpus) as self._ray_folder:
             # ray.init puts a handler of its own in place.
@@ -255,6 +257,9 @@ class Driver:
                 return self._give_back(status=0)
             case StopReason.CANCELLED:
                 return self._end(StudyState.CANCELLED, "", status=0)
+            case StopReason.TIMEOUT:
+                limit = self._settings.study_limit_hours
+                return self._fail(f"it ran for longer than {limit:g} h (MUTRANSFER_STUDY_LIMIT_HOURS)", status=0)
 
     def _fail(self, error: str, *, status: int) -> int:
         _log.error("study failed", error=error)

@@ -7,6 +7,7 @@ queue. It never blocks on a running trial and holds nothing that a successor cou
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from random import random
 import time
 
 import structlog
@@ -19,10 +20,10 @@ from mutransfer.trial import Environment, Observation, TrialResult, TrialSpec, t
 from mutransfer.tuning import tuned_arm
 from service.db.driver_store import DriverStore, PhaseRecord, PlannedTrial
 from service.db.states import PhaseState
+from workers.failures import MAX_ATTEMPTS, MAX_MACHINE_FAULTS, Fault, delay_seconds
 from workers.recorder import Recorder
 from workers.tuning import Tuning
 
-MAX_ATTEMPTS = 3
 RECORDED = "recorded"
 TUNED = "tuned"
 #: How long planning leaves a database alone that did not answer.
@@ -63,6 +64,8 @@ class StudyEngine:
         self._trials: dict[str, TrialSpec] = {}
         self._places: dict[str, set[TrialRequest]] = {}
         self._running: set[str] = set()
+        self._machine_faults: dict[str, int] = {}  # in a row
+        self._due: dict[str, float] = {}  # time.monotonic() from which a failed trial may start again
         self._stale = True
         self._not_before = 0.0
         self._enqueue(store.unfinished())
@@ -81,7 +84,7 @@ class StudyEngine:
         """Plan ahead without starting anything; returns whether a run is waiting to be started."""
         if not self._queue and not self.finished:
             self._advance()
-        return bool(self._queue)
+        return self._next() is not None
 
     def check(self) -> None:
         """Raises what keeps outcomes from being written: LeaseLostError, or a bug."""
@@ -89,11 +92,17 @@ class StudyEngine:
 
     def next_job(self) -> Job | None:
         """The next run to start; None when all work waits for running trials, for the database, or is finished."""
-        if not self.settle():
+        key = self._next() if self.settle() else None
+        if key is None:
             return None
-        key = self._queue.popleft()
+        self._queue.remove(key)
         self._running.add(key)
         return Job(key=key, trial=self._trials[key], attempt=self._attempts.get(key, 0) + 1)
+
+    def _next(self) -> str | None:
+        """The first in the queue that is not waiting after a failure."""
+        now = time.monotonic()
+        return next((key for key in self._queue if self._due.get(key, now) <= now), None)
 
     def started(self, key: str) -> None:
         """An actor has begun a job."""
@@ -108,14 +117,18 @@ class StudyEngine:
         self._recorder.result(key, result)
         self._observe(key, result)
 
-    def failed(self, key: str, traceback: str) -> None:
-        """A job has ended without a result: again, or given up after the last attempt."""
-        attempt = self._attempts[key] = self._attempts.get(key, 0) + 1
-        final = attempt >= MAX_ATTEMPTS
-        self._recorder.failure(key, attempt=attempt, traceback=traceback, final=final)
-        _log.warning("trial failed", trial=key, attempt=attempt, given_up=final, reason=traceback[-2000:])
+    def failed(self, key: str, traceback: str, fault: Fault = Fault.TRIAL) -> None:
+        """A job has ended without a result: again after a pause, or given up. See workers.failures."""
+        faults = self._machine_faults[key] = self._machine_faults.get(key, 0) + 1 if fault is Fault.MACHINE else 0
+        if faults >= MAX_MACHINE_FAULTS:
+            fault, self._machine_faults[key] = Fault.TRIAL, 0
+        attempt = self._attempts[key] = self._attempts.get(key, 0) + (fault is not Fault.MACHINE)
+        final = fault is Fault.SPEC or attempt >= MAX_ATTEMPTS
+        self._recorder.failure(key, attempt=attempt, traceback=traceback, final=final, fault=fault)
+        _log.warning("trial failed", trial=key, attempt=attempt, fault=fault, given_up=final, reason=traceback[-2000:])
         self._running.discard(key)
         if not final:
+            self._due[key] = time.monotonic() + delay_seconds(max(attempt, faults, 1), draw=random())
             self._queue.append(key)
             return
         for place in self._places.pop(key):

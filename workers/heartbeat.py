@@ -24,7 +24,7 @@ class Heartbeat:
 
     def __init__(
         self, store: DriverStore, control: Control, allowance: Allowance, *, ttl_seconds: float,
-        overdue: Callable[[StopReason], None],
+        overdue: Callable[[StopReason], None], limit_hours: float | None = None,
     ) -> None:  # fmt: skip
         """`overdue` is called from the thread when the grace is over; it should end the process."""
         self._store = store
@@ -32,6 +32,7 @@ class Heartbeat:
         self._allowance = allowance
         self._renew_seconds = ttl_seconds / 3.0
         self._overdue = overdue
+        self._limit_hours = limit_hours
         self._revision: int | None = None  # of the study, as first seen
         self._quit = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
@@ -53,7 +54,7 @@ class Heartbeat:
                 if time.monotonic() - renewed_at >= self._renew_seconds:
                     self._store.renew()
                     renewed_at = time.monotonic()
-                self._heed(self._store.standing())
+                self._heed(self._store.standing(timed=self._limit_hours is not None))
                 self._allowance.refresh()
                 if self._allowance.is_over:
                     _log.info("the project's device-hours are used up: giving the study back")
@@ -66,7 +67,7 @@ class Heartbeat:
                 self._control.stop(StopReason.OUTDATED)
             except TransientError as error:
                 _log.warning("heartbeat missed", error=str(error))
-            if self._control.reason in (StopReason.CANCELLED, StopReason.LEASE_LOST):
+            if self._control.reason in (StopReason.CANCELLED, StopReason.TIMEOUT, StopReason.LEASE_LOST):
                 return self._see_out(self._control.reason)
         return None
 
@@ -76,6 +77,8 @@ class Heartbeat:
             self._control.stop(StopReason.CANCELLED)
         elif standing.state in (StudyState.PAUSING, StudyState.PAUSED) or standing.revision != self._revision:
             self._control.stop(StopReason.DRAIN)
+        elif self._limit_hours is not None and standing.running_seconds > self._limit_hours * 3600.0:
+            self._control.stop(StopReason.TIMEOUT)
         elif standing.state.is_final:
             self._control.stop(StopReason.LEASE_LOST)
 

@@ -21,6 +21,7 @@ from mutransfer.errors import TransientError
 from mutransfer.trial import TrialResult
 from service.db.driver_store import DriverStore
 from workers.checkpoint import Checkpoints
+from workers.failures import Fault
 
 PROGRESS_SECONDS = 1.0
 RETRY_SECONDS = 1.0
@@ -82,6 +83,7 @@ class _Failure:
     attempt: int
     traceback: str
     final: bool
+    fault: Fault
 
 
 @dataclass(kw_only=True)
@@ -153,9 +155,11 @@ class Recorder:
         """A trial has ended."""
         self._put(_Result(key=key, result=result))
 
-    def failure(self, key: str, *, attempt: int, traceback: str, final: bool) -> None:
+    def failure(
+        self, key: str, *, attempt: int, traceback: str, final: bool, fault: Fault = Fault.TRIAL
+    ) -> None:  # fmt: skip
         """An attempt has failed."""
-        self._put(_Failure(key=key, attempt=attempt, traceback=traceback, final=final))
+        self._put(_Failure(key=key, attempt=attempt, traceback=traceback, final=final, fault=fault))
 
     def _put(self, item: _Result | _Failure) -> None:
         with self._wake:
@@ -193,7 +197,9 @@ class Recorder:
             if isinstance(item, _Result):
                 written = self._write_results()
             else:
-                self._store.record_failure(item.key, attempt=item.attempt, traceback=item.traceback, final=item.final)
+                self._store.record_failure(
+                    item.key, attempt=item.attempt, traceback=item.traceback, final=item.final, fault=item.fault
+                )
             with self._wake:
                 for _ in range(written):
                     self._inbox.durable.popleft()

@@ -13,7 +13,7 @@ from typing import Any
 
 import ray
 from ray import tune
-from ray.exceptions import RayError
+from ray.exceptions import LocalRayletDiedError, NodeDiedError, OutOfDiskError, RayError
 from ray.tune import Callback, CheckpointConfig, FailureConfig, RunConfig, TuneConfig, Tuner
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
@@ -25,10 +25,13 @@ from workers.actor import TrialActor, TrialJob
 from workers.allowance import Allowance
 from workers.control import Control, Stopped, StopReason
 from workers.engine import Job, StudyEngine
+from workers.failures import Fault, fault_of
 from workers.scratch import scratch
 
 #: What a checkpoint of all running trials may take when the driver is told to stop.
 DRAIN_SECONDS = 7.0
+#: What Ray says of an actor whose machine is gone; it has no error class of its own for that.
+NODE_LOST = "its node has died"
 
 _log = structlog.get_logger(__name__)
 
@@ -47,6 +50,7 @@ class RunPlan:
     max_concurrent: int | None
     checkpoint_seconds: float
     trial_timeout_seconds: float
+    trial_limit_seconds: float | None = None
 
     def job(self, job: Job) -> TrialJob:
         """What the actor is told."""
@@ -129,6 +133,16 @@ def _reason(trial: Any) -> str:
     return text.strip() or "the worker died without a word"
 
 
+def _fault(trial: Any) -> Fault:
+    """Whose fault it is that a trial's process is gone."""
+    error = trial.get_pickled_error()  # written by Tune into its own scratch folder
+    cause = getattr(error, "cause", None)
+    if isinstance(cause, BaseException):  # what the trial raised on a GPU
+        return fault_of(cause)
+    lost = isinstance(error, NodeDiedError | LocalRayletDiedError | OutOfDiskError) or NODE_LOST in str(error)
+    return Fault.MACHINE if lost or getattr(error, "preempted", False) else Fault.TRIAL
+
+
 def _trial_name(trial: Any) -> str:
     return str(trial.trial_id)
 
@@ -193,7 +207,8 @@ class _Live:
 
     actor: Any
     heard_at: float = field(default_factory=time.monotonic)
-    hung: bool = False
+    started_at: float = field(default_factory=time.monotonic)
+    overdue: str = ""  # why it is being killed
 
 
 class _Watch(Callback):
@@ -211,10 +226,18 @@ class _Watch(Callback):
         self._control.check()
         self._engine.check()
         for key, live in self._live.items():
-            if not live.hung and time.monotonic() - live.heard_at > self._plan.trial_timeout_seconds:
-                _log.warning("trial hangs: killing its worker", trial=key)
-                live.hung = True
+            if not live.overdue and (why := self._overdue(live)):
+                _log.warning("killing a trial's worker", trial=key, reason=why)
+                live.overdue = why
                 ray.kill(live.actor)
+
+    def _overdue(self, live: _Live) -> str:
+        now, silence, limit = time.monotonic(), self._plan.trial_timeout_seconds, self._plan.trial_limit_seconds
+        if now - live.heard_at > silence:
+            return f"reported nothing for {silence:g} s"
+        if limit is not None and now - live.started_at > limit:
+            return f"trained for longer than {limit:g} s (MUTRANSFER_TRIAL_LIMIT_SECONDS)"
+        return ""
 
     def on_trial_start(self, *, trial: Any, **_info: Any) -> None:
         """See Callback: an actor has the trial."""
@@ -229,7 +252,7 @@ class _Watch(Callback):
             _log.warning("trial goes on without a checkpoint", trial=key, reason=result["warning"])
         if result["error"]:
             self._live.pop(key, None)
-            self._engine.failed(key, result["error"])
+            self._engine.failed(key, result["error"], Fault(result["fault"]))
             return
         if result["result"]:
             self._live.pop(key, None)
@@ -246,9 +269,9 @@ class _Watch(Callback):
         key = trial.config["key"]
         live = self._live.pop(key, None)
         reason = _reason(trial)
-        if live is not None and live.hung:
-            reason = f"reported nothing for {self._plan.trial_timeout_seconds:g} s and was killed\n{reason}"
-        self._engine.failed(key, reason)
+        if live is not None and live.overdue:
+            reason = f"{live.overdue} and was killed\n{reason}"
+        self._engine.failed(key, reason, Fault.TRIAL if live is not None and live.overdue else _fault(trial))
 
     def __reduce__(self) -> tuple[type[Callback], tuple[()]]:
         # As of _Supply.

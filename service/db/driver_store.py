@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from sqlalchemy import select
+from sqlalchemy import func, literal, select
 from sqlalchemy.orm import Session
 
 from mutransfer.errors import ConflictError, NotFoundError
@@ -22,7 +22,7 @@ from service.db.events import EventKind, add_event
 from service.db.outbox import OutboxKind, add_message, message_key
 from service.db.session import Sessions, db_now, reading, transact
 from service.db.states import PhaseState, StudyState
-from service.db.tables import PhaseRow, StudyRow
+from service.db.tables import EventRow, PhaseRow, StudyRow
 
 T = TypeVar("T")
 
@@ -46,6 +46,7 @@ class Standing:
 
     state: StudyState
     revision: int
+    running_seconds: float = 0.0  # since it was last begun or resumed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,15 +102,25 @@ class DriverStore:
         with reading(self._sessions) as session:
             return _study_row(session, self._study_id).state == StudyState.CANCELLING
 
-    def standing(self) -> Standing:
-        """Where the study stands now. Raises NotFoundError, and OutdatedError after a migration."""
-        query = select(StudyRow.state, StudyRow.revision).where(StudyRow.id == self._study_id)
+    def standing(self, *, timed: bool = False) -> Standing:
+        """Where the study stands now; `timed`: and for how long it has been running.
+
+        Raises NotFoundError, and OutdatedError after a migration.
+        """
+        begun = (
+            select(func.max(EventRow.at))
+            .where(EventRow.study_id == self._study_id, EventRow.kind == EventKind.RUNNING)
+            .scalar_subquery()
+        )
+        age = db_now() - begun if timed else literal(0.0)
+        query = select(StudyRow.state, StudyRow.revision, age).where(StudyRow.id == self._study_id)
         with reading(self._sessions) as session:
             schema_version.check(session)
             found = session.execute(query).one_or_none()
         if found is None:
             raise NotFoundError(f"no study {self._study_id}")
-        return Standing(state=StudyState(found.state), revision=found.revision)
+        state, revision, seconds = found
+        return Standing(state=StudyState(state), revision=revision, running_seconds=seconds or 0.0)
 
     def check_schema(self) -> None:
         """Raises OutdatedError when the database is at another revision than this code."""
@@ -250,9 +261,11 @@ class DriverStore:
         """`record_result` for several at once, in their order; those that were never planned are left out."""
         return self._write(lambda s: trials.finish(s, self._study_id, results))
 
-    def record_failure(self, key: str, *, attempt: int, traceback: str, final: bool) -> None:
-        """Store why an attempt failed; `final` gives the trial up for this study."""
-        self._write(lambda s: trials.fail(s, self._study_id, key, attempt, traceback, final))
+    def record_failure(
+        self, key: str, *, attempt: int, traceback: str, final: bool, fault: str = "trial"
+    ) -> None:  # fmt: skip
+        """Store why an attempt failed; `final` gives the trial up for this study. `fault`: trial, machine or spec."""
+        self._write(lambda s: trials.fail(s, self._study_id, key, attempt, traceback, final, fault))
 
     def attempts(self) -> Mapping[str, int]:
         """Failed attempts so far, by key, of this study's trials that have no result."""

@@ -156,7 +156,9 @@ def _tell(session: Session, study_id: str, results: Mapping[str, TrialResult], *
         summaries.add_results(session, study_id, [result.device_seconds for result in told.values()])
 
 
-def fail(session: Session, study_id: str, key: str, attempt: int, traceback: str, final: bool) -> None:
+def fail(
+    session: Session, study_id: str, key: str, attempt: int, traceback: str, final: bool, fault: str = "trial"
+) -> None:  # fmt: skip
     """Store a failed attempt; `final` gives the trial up for this study. A result that exists wins."""
     row = _one(session, key)
     if row.result is not None:
@@ -170,7 +172,8 @@ def fail(session: Session, study_id: str, key: str, attempt: int, traceback: str
         session.execute(given_up.values(unavailable=True))
         session.flush()
         summaries.recount(session, study_id)
-    payload = {"key": key, "attempt": attempt, "final": final, "reason": traceback.strip().rpartition("\n")[2][:500]}
+    reason = traceback.strip().rpartition("\n")[2][:500]
+    payload = {"key": key, "attempt": attempt, "final": final, "fault": fault, "reason": reason}
     add_event(session, study_id, EventKind.TRIAL_FAILED, payload)
 
 

@@ -45,6 +45,9 @@ def is_exhausted(failures: Sequence[Failure]) -> bool:
     return len(recent) - kills >= MAX_CRASHES or kills >= MAX_KILLS
 
 
-def retry_delay_seconds(tries: int, *, first: float = 1.0, longest: float = 30.0) -> float:
-    """How long to wait before try number `tries` + 1: doubles each time."""
-    return min(longest, first * 2.0 ** max(0, tries - 1))
+def retry_delay_seconds(tries: int, *, first: float = 1.0, longest: float = 30.0, draw: float = 0.0) -> float:
+    """How long to wait before try number `tries` + 1: doubles each time up to `longest`, less up to half of it.
+
+    `draw` is uniform on [0, 1): studies that failed together do not all come back together.
+    """
+    return min(longest, first * 2.0 ** max(0, tries - 1)) * (1.0 - 0.5 * draw)

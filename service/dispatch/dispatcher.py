@@ -8,6 +8,7 @@ one database: leases keep them apart.
 
 from dataclasses import dataclass
 import os
+from random import random
 import socket
 import threading
 import time
@@ -191,7 +192,7 @@ class Dispatcher:
             self._give_back(claim, delay_seconds=0.0)
         elif status == EX_TEMPFAIL:
             tries = self._transient_tries[claim.study_id] = self._transient_tries.get(claim.study_id, 0) + 1
-            self._give_back(claim, delay_seconds=retry_delay_seconds(tries))
+            self._give_back(claim, delay_seconds=retry_delay_seconds(tries, draw=random()))
         else:
             self._failed(driven, status)
 
@@ -205,7 +206,7 @@ class Dispatcher:
         if is_exhausted(failures):
             self._end(claim, StudyState.FAILED, _reason(recent, driven.driver.log_tail(LOG_LINES)))
         else:
-            self._give_back(claim, delay_seconds=retry_delay_seconds(len(recent)))
+            self._give_back(claim, delay_seconds=retry_delay_seconds(len(recent), draw=random()))
 
     def _end(self, claim: Claim, state: StudyState, error: str) -> None:
         log.info("ending study", study=claim.study_id, state=state, error=error)

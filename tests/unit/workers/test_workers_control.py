@@ -22,13 +22,15 @@ class FakeStore:
         self.renewals: list[float] = []
         self.standing_now = Standing(state=StudyState.RUNNING, revision=1)
         self.fault: Exception | None = None
+        self.is_timed = False
 
     def renew(self) -> None:
         if self.fault is not None:
             raise self.fault
         self.renewals.append(time.monotonic())
 
-    def standing(self) -> Standing:
+    def standing(self, *, timed: bool = False) -> Standing:
+        assert timed is self.is_timed
         if self.fault is not None:
             raise self.fault
         return self.standing_now
@@ -42,15 +44,17 @@ def wait_until(condition: Callable[[], object], seconds: float = 10.0) -> None:
 
 
 class Scene:
-    def __init__(self, *, ttl: float) -> None:
+    def __init__(self, *, ttl: float, limit_hours: float | None = None, start: bool = True) -> None:
         self.store, self.control = FakeStore(), Control()
         self.grant = UNLIMITED
         self.allowance = Allowance(lambda _wanted, _running: self.grant)
         self.overdue: list[StopReason] = []
         self.heartbeat = Heartbeat(
-            self.store, self.control, self.allowance, ttl_seconds=ttl, overdue=self.overdue.append
-        )  # type: ignore[arg-type]
-        self.heartbeat.start()
+            self.store, self.control, self.allowance, ttl_seconds=ttl, overdue=self.overdue.append,  # type: ignore[arg-type]
+            limit_hours=limit_hours,
+        )  # fmt: skip
+        if start:
+            self.heartbeat.start()
 
 
 @pytest.fixture
@@ -127,6 +131,19 @@ def test_a_study_whose_project_has_spent_its_hours_is_given_back_when_nothing_ru
     scene.allowance.note_hunger(is_hungry=True)
     wait_until(lambda: scene.control.reason is StopReason.DRAIN)
     scene.heartbeat.close()
+
+
+def test_a_study_that_runs_for_longer_than_allowed_is_stopped(scene: Scene) -> None:
+    scene.heartbeat.close()
+    timed = Scene(ttl=0.3, limit_hours=0.5, start=False)
+    timed.store.is_timed = True
+    timed.store.standing_now = Standing(state=StudyState.RUNNING, revision=1, running_seconds=1799.0)
+    timed.heartbeat.start()
+    wait_until(lambda: timed.store.renewals)
+    time.sleep(0.1)
+    assert timed.control.reason is None
+    timed.store.standing_now = Standing(state=StudyState.RUNNING, revision=1, running_seconds=1801.0)
+    wait_until(lambda: timed.overdue == [StopReason.TIMEOUT])
 
 
 def test_an_outage_stops_nothing(scene: Scene) -> None:

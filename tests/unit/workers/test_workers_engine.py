@@ -18,7 +18,9 @@ from service.db.migrate import upgrade
 from service.db.session import Sessions, make_engine, session_factory
 from service.db.studies import Submission, submit
 from tests.trials import small_study
-from workers.engine import MAX_ATTEMPTS, Job, StudyEngine
+from workers import failures
+from workers.engine import Job, StudyEngine
+from workers.failures import MAX_ATTEMPTS, MAX_MACHINE_FAULTS, Fault
 from workers.recorder import Recorder, Spool
 
 ENVIRONMENT = Environment(data_fingerprint="d", code_digest="c", torch_version="t", device_type="cpu")
@@ -84,6 +86,11 @@ def drive(
             ran.append(job)
             engine.completed(job.key, answer(job.trial))
     return ran
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(failures, "FIRST_DELAY_SECONDS", 0.002)
 
 
 @pytest.fixture
@@ -172,6 +179,52 @@ def test_three_attempts_then_unavailable_and_the_others_go_on(desk: Desk) -> Non
     desk.close()
 
 
+def fail_until_it_is_given_up(desk: Desk, fault: Fault) -> list[int]:
+    """Fail the first trial again and again and answer all others; returns its attempts."""
+    engine = desk.engine()
+    attempts: list[int] = []
+    chosen: str | None = None
+    while not engine.finished:
+        if (job := engine.next_job()) is None:
+            continue
+        chosen = chosen or job.key
+        if job.key == chosen:
+            attempts.append(job.attempt)
+            engine.failed(job.key, "gone", fault)
+        else:
+            engine.completed(job.key, bowl(job.trial))
+    desk.close()
+    [(status, traceback)] = desk.query(f"SELECT status, traceback FROM trials WHERE key = '{chosen}'")
+    assert (status, traceback) == ("failed", "gone")
+    said = desk.query("SELECT json_extract(payload, '$.fault') FROM events WHERE kind = 'trial_failed'")
+    assert len(said) == len(attempts)
+    return attempts
+
+
+def test_the_users_fault_is_not_tried_again(desk: Desk) -> None:
+    assert fail_until_it_is_given_up(desk, Fault.SPEC) == [1]
+
+
+def test_the_machines_fault_costs_no_attempt_until_it_comes_too_often(desk: Desk) -> None:
+    each = MAX_MACHINE_FAULTS
+    assert fail_until_it_is_given_up(desk, Fault.MACHINE) == [1] * each + [2] * each + [3] * each
+
+
+def test_a_failed_trial_waits_and_the_others_do_not(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(failures, "FIRST_DELAY_SECONDS", 3600.0)
+    monkeypatch.setattr(failures, "LONGEST_DELAY_SECONDS", 3600.0)
+    engine = desk.engine()
+    first, second = engine.next_job(), engine.next_job()
+    assert first is not None
+    assert second is not None
+    engine.failed(first.key, "boom")
+    others = list(iter(engine.next_job, None))
+    assert others
+    assert first.key not in {job.key for job in others}
+    assert not engine.settle()
+    desk.close()
+
+
 def test_attempts_outlive_the_driver(desk: Desk) -> None:
     first = desk.engine()
     job = first.next_job()
@@ -180,7 +233,7 @@ def test_attempts_outlive_the_driver(desk: Desk) -> None:
     desk.close()
     second = desk.engine()
     found = next(j for j in iter(second.next_job, None) if j.key == job.key)
-    assert found.attempt == 2
+    assert found.attempt == 2, "and no pause outlives it"
     desk.close()
 
 

@@ -13,6 +13,7 @@ from mutransfer.errors import LeaseLostError, TransientError
 from mutransfer.trial import TrialResult
 from workers import recorder as recorder_module
 from workers.checkpoint import Checkpoints
+from workers.failures import Fault
 from workers.recorder import Recorder, Spool
 
 
@@ -41,8 +42,8 @@ class FakeStore:
         self.batches.append(len(results))
         return results
 
-    def record_failure(self, key: str, *, attempt: int, traceback: str, final: bool) -> None:
-        self._do(("failure", key, attempt, traceback, final))
+    def record_failure(self, key: str, *, attempt: int, traceback: str, final: bool, fault: str) -> None:
+        self._do(("failure", key, attempt, traceback, final, fault))
 
     def trial_started(self, key: str, *, attempt: int) -> None:
         self._do(("started", key, attempt))
@@ -91,10 +92,10 @@ def spooled(tmp_path: Path) -> list[str]:
 def test_results_and_failures_arrive_in_order(store: FakeStore, make: Callable[[], Recorder]) -> None:
     recorder = make()
     recorder.result("a", result(1.0))
-    recorder.failure("b", attempt=2, traceback="boom", final=False)
+    recorder.failure("b", attempt=2, traceback="boom", final=False, fault=Fault.MACHINE)
     recorder.result("c", result(3.0))
     wait_until(recorder.settled)
-    assert store.calls == [("result", "a", 1.0), ("failure", "b", 2, "boom", False), ("result", "c", 3.0)]
+    assert store.calls == [("result", "a", 1.0), ("failure", "b", 2, "boom", False, "machine"), ("result", "c", 3.0)]
 
 
 def test_what_waits_is_written_together_up_to_a_limit(

@@ -1,0 +1,30 @@
+import errno
+
+import pytest
+
+from mutransfer.errors import ScalingError, SpecError, TransientError
+from workers.failures import Fault, delay_seconds, fault_of
+
+
+@pytest.mark.parametrize(
+    ("error", "fault"),
+    [
+        (SpecError.at("data", "missing"), Fault.SPEC),
+        (ScalingError("no rule"), Fault.SPEC),
+        (TransientError("away"), Fault.MACHINE),
+        (OSError(errno.ENOSPC, "no space left on device"), Fault.MACHINE),
+        (OSError(errno.EIO, "input/output error"), Fault.MACHINE),
+        (FileNotFoundError(errno.ENOENT, "no such file"), Fault.TRIAL),
+        (ValueError("poison"), Fault.TRIAL),
+        (MemoryError(), Fault.TRIAL),
+    ],
+)
+def test_whose_fault_an_exception_is(error: Exception, fault: Fault) -> None:
+    assert fault_of(error) is fault
+
+
+@pytest.mark.parametrize(("tries", "longest"), [(1, 1.0), (2, 2.0), (3, 4.0), (6, 32.0), (7, 60.0), (50, 60.0)])
+def test_pauses_double_up_to_a_minute_and_are_shortened_by_up_to_a_half(tries: int, longest: float) -> None:
+    assert delay_seconds(tries, draw=0.0) == longest
+    assert delay_seconds(tries, draw=0.5) == 0.75 * longest
+    assert delay_seconds(tries, draw=0.999) > 0.5 * longest
