@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+import gc
 from typing import Any
 
 from fastapi import APIRouter, Depends, FastAPI
@@ -113,9 +114,16 @@ class _Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
 
+def _spare_the_collector() -> None:
+    """Take what lives as long as the process out of garbage collection: walking it paused requests by 150 ms."""
+    gc.collect()
+    gc.freeze()
+
+
 def serve(settings: Settings) -> None:
     """Run the controller on `settings.host` and `settings.port` until SIGTERM or SIGINT."""
     app = create_app(settings)
+    _spare_the_collector()
     config = uvicorn.Config(
         app,
         host=settings.host,
