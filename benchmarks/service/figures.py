@@ -29,10 +29,10 @@ machine's two cores, of which there was some, meets both. Each figure is the med
 MLflow's own REST API on the same machine, right after: **{mlflow} runs a second**, each created, given one batch of 30
 metric points and 10 params, and ended (one client, a fresh server on SQLite as `mutransfer up` starts it).
 
-Every round of every run is in [results/service](results/service), one on a crowded machine without precedence too. What
-made lists and ingestion independent of history: [decision 0019](adr/0019-lists-are-read-from-summaries.md), which has the
-figures from before. Requests paused for 150 ms now and then until the controller took what lives as long as it does out of
-garbage collection.
+Every round of every run is in [results/service](results/service), one on a crowded machine without precedence too.
+What made lists and ingestion independent of history: [decision 0019](adr/0019-lists-are-read-from-summaries.md), which
+has the figures from before. Requests paused for 150 ms now and then until the controller took what lives as long as it
+does out of garbage collection.
 """
 
 
