@@ -1,12 +1,12 @@
 """A4 pages on which text, tables and charts flow downwards, written as PDF by matplotlib. Lengths in pixels."""
 
 from collections.abc import Sequence
-from functools import cache
 from io import BytesIO
 from typing import TYPE_CHECKING
 
 from service.reports.chart import Chart
 from service.reports.drawing import PIXELS_PER_INCH, height_of, paint, settings
+from service.reports.drawing.letters import measure
 from service.reports.palette import LIGHT
 from service.reports.table import Table
 
@@ -21,31 +21,15 @@ _GAP = 10  # between two columns of a table
 _SMALLEST = 7.0
 
 
-@cache
-def _letter(letter: str, bold: bool) -> float:
-    """The advance of one letter of DejaVu Sans, as a share of the size."""
-    from matplotlib.font_manager import FontProperties, findfont, get_font
-    from matplotlib.ft2font import LoadFlags
-
-    font = get_font(findfont(FontProperties(family="DejaVu Sans", weight="bold" if bold else "normal")))
-    glyph = font.load_char(ord(letter), flags=LoadFlags.NO_SCALE)
-    return float(glyph.horiAdvance / font.units_per_EM)
-
-
-def _measure(text: str, size: float, bold: bool) -> float:
-    """The width of a line in pixels at `size` pixels; kerning would make it a little narrower."""
-    return size * sum(_letter(letter, bold) for letter in text)
-
-
 def wrapped(text: str, size: float, width: float, *, bold: bool = False) -> list[str]:
     """Lines of `text` that are at most `width` wide; a word that is wider stands alone and is cut."""
     lines = [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()
-        if _measure(longer, size, bold) <= width:
+        if measure(longer, size, bold=bold) <= width:
             lines[-1] = longer
             continue
-        while _measure(word, size, bold) > width and len(word) > 1:
+        while measure(word, size, bold=bold) > width and len(word) > 1:
             word = f"{word[:-2]}…"
         lines.append(word)
     return [line for line in lines if line] or [""]
@@ -192,7 +176,7 @@ def _fit(head: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[float, lis
 
 
 def _width(head: str, cells: Sequence[str], size: float) -> float:
-    return max([size, _measure(head, size, True), *(_measure(cell, size, False) for cell in cells)]) + 1
+    return max([size, measure(head, size, bold=True), *(measure(cell, size) for cell in cells)]) + 1
 
 
 __all__ = ["Paper", "settings", "wrapped"]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mutransfer.errors import ConflictError
 from service.reports.chart import Chart, Json
+from service.reports.drawing.letters import fitted
 from service.reports.drawing.panels import POINTS_PER_PIXEL, Box, Panels
 from service.reports.drawing.traces import colour, dash, draw
 
@@ -94,8 +95,7 @@ def paint(figure: "FigureBase", chart: Chart, size: tuple[int, int]) -> None:
         _finish(axes, panels.axis(x), panels.axis(y))
     for shape in layout.get("shapes", ()):
         _shape(figure, panels, shape)
-    for note in layout.get("annotations", ()):
-        _note(figure, panels, note, size)
+    _notes(figure, panels, layout.get("annotations", ()), size)
     if layout.get("showlegend") and shown:
         _legend(figure, layout, shown, plot, width)
 
@@ -195,17 +195,25 @@ def _shape(figure: "FigureBase", panels: Panels, shape: Json) -> None:
         figure.add_artist(Line2D(x, y, linewidth=width, zorder=-1 if below else 1, **style))
 
 
-def _note(figure: "FigureBase", panels: Panels, note: Json, size: tuple[float, float]) -> None:
-    """A text at a place, shifted by pixels. Plotly's `auto` anchors are centres here."""
-    x = panels.across(note.get("xref", "x"), note["x"]) + note.get("xshift", 0) / size[0]
-    y = panels.up(note.get("yref", "y"), note["y"]) + note.get("yshift", 0) / size[1]
-    font = note.get("font", {})
-    upright = {"top": "top", "bottom": "bottom"}.get(note.get("yanchor", ""), "center")
-    sideways = {"left": "left", "right": "right"}.get(note.get("xanchor", ""), "center")
-    text = str(note["text"]).replace("<br>", "\n")
-    figure.text(
-        x, y, text, ha=sideways, va=upright, fontsize=_size(font.get("size", 12)), color=font.get("color", "#000000"),
-    )  # fmt: skip
+def _notes(figure: "FigureBase", panels: Panels, notes: Sequence[Json], size: tuple[int, int]) -> None:
+    """Texts at places, shifted by pixels. Plotly's `auto` anchors are centres here."""
+    places = [
+        (
+            panels.across(note.get("xref", "x"), note["x"]) + note.get("xshift", 0) / size[0],
+            panels.up(note.get("yref", "y"), note["y"]) + note.get("yshift", 0) / size[1],
+        )
+        for note in notes
+    ]
+    for note, (x, y) in zip(notes, places, strict=True):
+        font = note.get("font", {})
+        upright = {"top": "top", "bottom": "bottom"}.get(note.get("yanchor", ""), "center")
+        sideways = {"left": "left", "right": "right"}.get(note.get("xanchor", ""), "center")
+        text, pixels = str(note["text"]).replace("<br>", "\n"), font.get("size", 12) * _FONT_SHRINK
+        if sideways == "left":  # up to the next text of its line, or to the edge
+            room = min([other for other, line in places if other > x and abs(line - y) < 0.01], default=1.0) - x
+            text, pixels = fitted(text, pixels, room * size[0] - 4)
+        ink, points = font.get("color", "#000000"), pixels * POINTS_PER_PIXEL
+        figure.text(x, y, text, ha=sideways, va=upright, fontsize=points, color=ink)
 
 
 def _legend_names(chart: Chart) -> list[str]:

@@ -10,6 +10,7 @@ import pytest
 from mutransfer.result import StudyResult
 from mutransfer.spec import StudySpec
 from service.reports.data import FIT_COLUMNS, DataForm, fits_table, parquet, written
+from service.reports.drawing.letters import fitted, measure
 from service.reports.paper import WIDE, wrapped
 from service.reports.pdf import report_pdf
 from service.reports.table import Table
@@ -68,3 +69,9 @@ def test_lines_fit_their_column() -> None:
     assert lines[1].endswith("…")
     assert lines[2] == "another"
     assert wrapped("", 12, WIDE) == [""]
+    assert measure("mmmm", 100) == pytest.approx(4 * 97.4, abs=0.1)
+    assert fitted("mmmm", 10, 50) == ("mmmm", 10)
+    assert fitted("mmmm", 10, 35)[1] == pytest.approx(10 * 35 / 38.96, abs=0.01)
+    text, size = fitted("m" * 40, 10, 50)
+    assert (text[-1], size) == ("…", 7.5)
+    assert measure(text, size) <= 50
