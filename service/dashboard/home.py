@@ -6,6 +6,7 @@ from typing import Annotated
 from fastapi import Query, Request, Response
 from sqlalchemy.orm import Session
 
+from mutransfer.result import Outcome
 from service.dashboard import queries
 from service.dashboard.frame import MAX_TEXT, Frame, Route
 from service.dashboard.queries import Filters
@@ -23,10 +24,14 @@ class Home:
         self._frame = frame
         self._settings = settings
 
-    def page(self, request: Request, state: _Text = None, q: _Text = None, before: _Text = None) -> Response:
+    def page(
+        self, request: Request, state: _Text = None, verdict: _Text = None, q: _Text = None, before: _Text = None
+    ) -> Response:
         """The list of studies."""
-        known = state if state in list(StudyState) else None
-        filters = Filters(state=StudyState(known) if known else None, search=(q or "").strip(), before=before)
+        filters = Filters(
+            state=StudyState(state) if state in list(StudyState) else None,
+            verdict=Outcome(verdict) if verdict in list(Outcome) else None, search=(q or "").strip(), before=before,
+        )  # fmt: skip
 
         def answer(session: Session) -> Response:
             lines, more = queries.list_studies(session, filters)
@@ -36,7 +41,7 @@ class Home:
             return self._frame.html(
                 request, "home.html", here="home", lines=lines, more=more, counts=counts, filters=filters,
                 sparks=sparks, active=active, states=[s.value for s in StudyState if counts.get(s.value)],
-                url=self._settings.url,
+                outcomes=[outcome.value for outcome in Outcome], url=self._settings.url,
             )  # fmt: skip
 
         return self._frame.read(request, answer)

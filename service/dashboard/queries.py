@@ -7,13 +7,13 @@ from typing import Any
 from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session, defer
 
-from mutransfer.result import StudyResult
+from mutransfer.result import Outcome, StudyResult
 from mutransfer.trial import HistoryPoint
 from service.db import summaries
 from service.db.events import Event, EventKind
 from service.db.states import StudyState
 from service.db.studies import Tally, tallies
-from service.db.tables import EventRow, StudyRow, StudyTrialRow, TrialRow
+from service.db.tables import EventRow, StudyRow, StudyTrialRow, SummaryRow, TrialRow
 
 PAGE_SIZE = 50
 
@@ -23,12 +23,16 @@ class Filters:
     """What a list of studies shows: all of it is in the page's URL. `before` is the id that the page starts below."""
 
     state: StudyState | None = None
+    verdict: Outcome | None = None
     search: str = ""
     before: str | None = None
 
     def query(self, **changes: str | None) -> dict[str, str]:
         """The URL's query parameters, with some changed or (None) left out."""
-        own = {"state": self.state.value if self.state else None, "q": self.search or None, "before": self.before}
+        own = {
+            "state": self.state.value if self.state else None, "verdict": self.verdict.value if self.verdict else None,
+            "q": self.search or None, "before": self.before,
+        }  # fmt: skip
         return {name: value for name, value in (own | changes).items() if value}
 
 
@@ -46,6 +50,9 @@ def list_studies(session: Session, filters: Filters) -> tuple[list[StudyLine], b
     query = select(StudyRow).order_by(StudyRow.id.desc()).limit(PAGE_SIZE + 1).options(defer(StudyRow.facts))
     if filters.state is not None:
         query = query.where(StudyRow.state == filters.state)
+    if filters.verdict is not None:
+        judged = select(SummaryRow.study_id).where(SummaryRow.verdicts.contains(summaries.mark(filters.verdict)))
+        query = query.where(StudyRow.id.in_(judged))
     if filters.before:
         query = query.where(StudyRow.id < filters.before)
     if filters.search:

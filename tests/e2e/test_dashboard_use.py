@@ -37,6 +37,10 @@ def test_filters_are_in_the_address(visitor: Visitor, site: Seeded) -> None:
     page.get_by_role("link", name="Show all").click()
     page.wait_for_url(visitor.url + "/")
     assert len(names(page)) >= 7
+    page.get_by_label("Verdict of an arm").select_option("inconclusive")
+    page.wait_for_url("**/?verdict=inconclusive")
+    assert {"too-noisy", "narrow-limits"} <= set(names(page))
+    assert "quickstart" not in names(page)
 
 
 def test_the_list_shows_verdicts_and_leads_to_the_study(visitor: Visitor, site: Seeded) -> None:

@@ -65,6 +65,20 @@ def test_extending_says_what_is_wrong_then_queues_the_study(visitor: Visitor, si
         studies.cancel(session, study_id)
 
 
+def test_buttons_follow_the_study_while_one_watches(visitor: Visitor, running: Driven) -> None:
+    page = visitor.open(f"/studies/{running.id}")
+    expect(page.get_by_role("button", name="Pause")).to_be_visible()
+    page.get_by_role("button", name="Cancel this study").click()
+    expect(page.locator("[data-live-dot]")).to_have_attribute("data-state", "live")
+    running.finish_more(2)
+    expect(page.locator(".progress p")).to_contain_text("3 of about")
+    expect(page.get_by_role("dialog")).to_be_visible()  # it does not vanish under the hand
+    page.get_by_role("button", name="Keep it").click()
+    running.store.finish("failed", result=None, error="enough seen")
+    page.locator("#actions").get_by_role("button", name="Extend").click()
+    expect(page.get_by_role("dialog", name="Extend")).to_be_visible()
+
+
 def test_a_clone_starts_from_the_text(visitor: Visitor, site: Seeded) -> None:
     page = visitor.open(f"/studies/{site.ids['quickstart']}")
     page.get_by_role("link", name="Clone").click()

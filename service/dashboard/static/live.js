@@ -11,6 +11,7 @@ export async function refresh() {
   if (!answer.ok) throw new Error(`status ${answer.status}`);
   const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
   for (const region of document.querySelectorAll("[data-live]")) {
+    if (region.querySelector("dialog[open]")) continue; // somebody is at it: next time
     const other = fresh.getElementById(region.id);
     if (other && other.innerHTML !== region.dataset.seen) {
       region.dataset.seen = other.innerHTML;
