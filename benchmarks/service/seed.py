@@ -134,9 +134,9 @@ def play(sessions: Sessions, spec: StudySpec, *, seeds: int, share: float = 1.0)
             continue
         store.begin_phase(phase)
         store.plan_trials(phase, [planned(spec, request, study_id) for request in mine])
-        for request in mine:
-            if request in done and phase != "verify":
-                store.record_result(planned(spec, request, study_id).key, outcome(request))
+        if phase != "verify":  # whose trials the transfer phase has trained
+            ended = [request for request in mine if request in done]
+            store.record_results({planned(spec, request, study_id).key: outcome(request) for request in ended})
         if share == 1.0:
             recorded = {"recorded": {arm.name: -5.5 for arm in spec.arms}} if phase == "search" else {}
             store.finish_phase(phase, recorded)
