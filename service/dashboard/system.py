@@ -9,12 +9,15 @@ from sqlalchemy.orm import Session
 
 from mutransfer import __version__
 from service.dashboard.frame import Frame, Route
-from service.db import waiting
+from service.db import channels, waiting
 from service.db.states import StudyState
+from service.db.tables_schedules import ChannelRow, DeliveryRow
 from service.db.workload import Job, Workload, workload
 from service.reports import numbers
 from service.reports.cards import sentence
 from service.settings import Settings
+
+DELIVERIES = 20  # notifications shown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +36,7 @@ class SystemView:
     lines: tuple[Line, ...]
     devices: tuple[tuple[str, int, int], ...]  # (device, trials that run, studies)
     headline: str
+    deliveries: tuple[tuple[DeliveryRow, ChannelRow], ...]  # the newest notifications
     facts: tuple[tuple[str, str], ...]
 
 
@@ -41,7 +45,7 @@ def system_view(session: Session, settings: Settings) -> SystemView:
     load = workload(session)
     return SystemView(
         load=load, lines=tuple(_line(session, job) for job in load.jobs), devices=_devices(load),
-        headline=_headline(load), facts=_facts(session, settings),
+        headline=_headline(load), facts=_facts(session, settings), deliveries=_deliveries(session),
     )  # fmt: skip
 
 
@@ -79,6 +83,11 @@ def _headline(load: Workload) -> str:
     if queued:
         said.append(f"{queued} queued")
     return ", ".join(said)
+
+
+def _deliveries(session: Session) -> tuple[tuple[DeliveryRow, ChannelRow], ...]:
+    found = channels.deliveries(session, channel_id=None, project=None, state=None, before=None, limit=DELIVERIES)
+    return tuple((delivery, channel) for delivery, channel in found)
 
 
 def _facts(session: Session, settings: Settings) -> tuple[tuple[str, str], ...]:

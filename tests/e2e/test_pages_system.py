@@ -7,9 +7,10 @@ import re
 from playwright.sync_api import expect
 import pytest
 
-from service.db import studies
+from service.db import channels, studies
 from service.db.driver_store import DriverStore
 from service.db.session import transact
+from service.db.states_schedules import DeliveryState
 from service.db.tables_access import ProjectRow
 from tests.e2e.browsing import Visitor, overflow
 from tests.e2e.samples import study_spec
@@ -57,3 +58,18 @@ def test_it_keeps_itself_fresh(visitor: Visitor, site: Seeded) -> None:
     expect(page.locator("#queue tbody tr", has_text="just-now")).to_be_visible()
     transact(site.sessions, lambda session: studies.cancel(session, row.id))
     expect(page.locator("#queue tbody tr", has_text="just-now")).to_have_count(0)
+
+
+def test_a_notification_that_was_given_up_is_sent_again(visitor: Visitor, site: Seeded) -> None:
+    with site.sessions.begin() as session:
+        columns = {"name": "ops", "project": "default", "kind": "webhook", "target": "http://127.0.0.1:9/x"}
+        channel = channels.create(session, {**columns, "events": {"of": ["flagged"]}})
+        channels.add_delivery(session, channel, "night/1/flagged", {"title": "every-night differs from its baseline"})
+        delivery = channels.delivery(session, channel.id, "night/1/flagged")
+        delivery.state, delivery.attempts, delivery.error = DeliveryState.GIVEN_UP, 9, "connection refused"
+    page = visitor.open("/system")
+    row = page.locator("#notifications tbody tr", has_text="every-night differs")
+    expect(row).to_contain_text("given up")
+    expect(row).to_contain_text("connection refused")
+    row.get_by_role("button", name="Send again").click()
+    expect(row).to_contain_text("waiting")
