@@ -75,18 +75,20 @@ class Trainer:
         """Take up to `steps` updates; returns the mean training loss over them (None when it is not finite)."""
         self.calibration.measure_when_due()
         started, losses = time.perf_counter(), list[float]()
-        for _ in range(steps):
-            if self.done:
-                break
-            losses.append(self._step())
-            self._record(losses[-1])
+        with self.calibration.watching():
+            for _ in range(steps):
+                if self.done:
+                    break
+                losses.append(self._step())
+                self._record(losses[-1])
         self.device_seconds += time.perf_counter() - started
         return _point(self.step_index, losses)
 
     def finish(self) -> TrialResult:
         """Evaluate on the held-out set and report. Call once, when `done`."""
         started = time.perf_counter()
-        loss_nats = None if self.reason else self.evaluate()
+        with self.calibration.watching():
+            loss_nats = None if self.reason else self.evaluate()
         self.device_seconds += time.perf_counter() - started
         if loss_nats is not None and (reason := self.monitor.check_final(loss_nats)):
             self.reason, loss_nats = reason, None

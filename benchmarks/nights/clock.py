@@ -75,15 +75,20 @@ DAILY = (
 class Size:
     """How much of it: stretches of days (first, how many), schedules, kills a hundred slots, outages of some days."""
 
-    stretches: Sequence[tuple[date, int]]
+    stretches: tuple[tuple[str, int], ...]
     schedules: int
     kills_percent: float
     outages: int
 
+    @property
+    def days(self) -> list[tuple[date, int]]:
+        """The stretches with dates."""
+        return [(date.fromisoformat(first), days) for first, days in self.stretches]
 
-LONG = Size(stretches=((date(2026, 3, 1), 255),), schedules=4, kills_percent=3.0, outages=6)
+
+LONG = Size(stretches=(("2026-03-01", 275),), schedules=4, kills_percent=3.0, outages=6)
 SHORT = Size(
-    stretches=((date(2026, 3, 27), 4), (date(2026, 10, 23), 5)), schedules=2, kills_percent=20.0, outages=1
+    stretches=(("2026-03-27", 4), ("2026-10-23", 5)), schedules=2, kills_percent=20.0, outages=1
 )  # fmt: skip
 
 
@@ -142,7 +147,7 @@ def run(url: str, folder: Path, size: Size, rng: Random, *, say: Callable[[str],
     """Live through all stretches on the migrated database at `url`, and count. Raises TimeoutError."""
     sessions = session_factory(make_engine(url))
     chosen = DAILY[: size.schedules]
-    slots = {daily.name: _slots(daily, size.stretches) for daily in chosen}
+    slots = {daily.name: _slots(daily, size.days) for daily in chosen}
     moments = sorted({slot for found in slots.values() for slot in found})
     clock = folder / "clock"
     _set(clock, moments[0] - 60.0)
@@ -257,15 +262,15 @@ def _fire_at(night: NightRow) -> float:
 
 def _every(daily: Daily, size: Size, end: float) -> list[float]:
     """All slots from the first stretch's beginning to the end, those between stretches too."""
-    first = size.stretches[0][0]
-    last = size.stretches[-1][0] + size.stretches[-1][1] * _DAY
+    first = size.days[0][0]
+    last = size.days[-1][0] + size.days[-1][1] * _DAY
     return [slot for number in range((last - first).days + 1) if (slot := daily.slot(first + number * _DAY)) <= end]
 
 
 def _changes(daily: Daily, size: Size) -> int:
     """How often a schedule's clock is changed within the stretches."""
     zone, found = ZoneInfo(daily.zone), 0
-    for first, days in size.stretches:
+    for first, days in size.days:
         offsets = [datetime.combine(first + n * _DAY, clock_time(12), zone).utcoffset() for n in range(days)]
         found += sum(a != b for a, b in pairwise(offsets))
     return found

@@ -1,8 +1,8 @@
 """Run simulated nights and count flags."""
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from itertools import product
 from math import sqrt
 from typing import Any
@@ -60,7 +60,7 @@ class Unchanged:
 
     nights: int = 0
     flagged: int = 0
-    by_kind: Counter[str] = field(default_factory=Counter)
+    by_kind: dict[str, int] = field(default_factory=dict)
     by_rerun_sd: dict[str, list[int]] = field(default_factory=dict)  # [nights, flagged]
     examples: list[str] = field(default_factory=list)
 
@@ -76,7 +76,8 @@ class Unchanged:
         seen = self.by_rerun_sd.setdefault(f"{truth.rerun_sd:g}", [0, 0])
         seen[0] += 1
         seen[1] += judgement.flagged
-        self.by_kind.update({figure.kind.value for figure in judgement.figures if figure.flagged})
+        for kind in {figure.kind.value for figure in judgement.figures if figure.flagged}:
+            self.by_kind[kind] = self.by_kind.get(kind, 0) + 1
         self.examples.extend(judgement.flags[: max(0, 5 - len(self.examples))])
 
 
@@ -100,30 +101,42 @@ def truths(schedules: int, *, seed: int) -> Iterator[Truth]:
         yield Truth(shape=shape, rerun_sd=rerun_sd, seed=seed + index)
 
 
-def unchanged(nights: int, *, seed: int = 1, nights_a_schedule: int = NIGHTS_A_SCHEDULE) -> Unchanged:
+Map = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
+
+
+def unchanged(
+    nights: int, *, seed: int = 1, nights_a_schedule: int = NIGHTS_A_SCHEDULE, over: Map = map
+) -> Unchanged:  # fmt: skip
     """Count flags over `nights` nights without a change, each schedule with a baseline of its own."""
     found = Unchanged()
-    for truth in truths(-(-nights // nights_a_schedule), seed=seed):
-        world = World(truth)
-        baseline, past = world.night(), Past()
-        for _ in range(min(nights_a_schedule, nights - found.nights)):
-            judgement = past.judge(world.night(), baseline)
+    schedules = list(truths(-(-nights // nights_a_schedule), seed=seed))
+    for truth, judgements in zip(schedules, over(partial(_schedule, nights=nights_a_schedule), schedules), strict=True):
+        for judgement in judgements[: nights - found.nights]:
             found.add(truth, judgement)
     return found
 
 
-def planted(case: Planted, nights: int, *, seed: int = 100_000) -> Found:
+def _schedule(truth: Truth, *, nights: int) -> list[Judgement]:
+    world = World(truth)
+    baseline, past = world.night(), Past()
+    return [past.judge(world.night(), baseline) for _ in range(nights)]
+
+
+def planted(case: Planted, nights: int, *, seed: int = 100_000, over: Map = map) -> Found:
     """Plant a fault on the first night after each baseline."""
     found = Found(name=case.name, bar=case.bar)
-    for truth in truths(nights, seed=seed):
-        world = World(truth)
-        baseline = world.night()
-        judgement = Past().judge(world.night(case.fault), baseline)
+    for judgement in over(partial(_broken, fault=case.fault), truths(nights, seed=seed)):
         found.nights += 1
         found.flagged += judgement.flagged
         found.right += is_right(case, judgement)
         found.example = found.example or next(iter(judgement.flags), "")
     return found
+
+
+def _broken(truth: Truth, *, fault: Fault) -> Judgement:
+    world = World(truth)
+    baseline = world.night()
+    return Past().judge(world.night(fault), baseline)
 
 
 def is_right(case: Planted, judgement: Judgement) -> bool:

@@ -194,6 +194,22 @@ def test_a_shift_of_half_an_octave_is_flagged_in_its_arm_alone_with_its_size(bas
         assert f"{ARM} at {figure.axis_value}: the optimum changed by +" in figure.reason
 
 
+def test_the_share_of_false_alarms_is_divided_over_all_figures(baseline: NightData) -> None:
+    night = _night(drifting_sp(sd=0.004))
+    judgement = _judge(night, baseline)
+    figure = next(f for f in judgement.figures if f.key == f"optimum/{ARM}/64")
+    curve = next(c for arm in baseline.result.arms if arm.name == ARM for c in arm.curves if c.width == 64)
+    ours = [[t for t in data.trials if (t.arm, t.axis_value) == (ARM, 64)] for data in (baseline, night)]
+    change = curve_change(curve, *ours).shift
+    assert change is not None
+    count = 2 * 12 + 2 * 3 + 2  # optimum and loss of 12 curves, drift and throughput of 3 arms, diverged, audit
+    assert figure.change == change.interval(STRICT.false_alarms / count / 2)
+    assert figure.change.high is not None
+    assert figure.change.high - change.value == pytest.approx(
+        stats.t.isf(0.005 / 64, change.degrees) * change.stderr, rel=1e-6
+    )  # fmt: skip
+
+
 def test_a_slower_night_is_flagged_and_a_faster_one_is_not(baseline: NightData) -> None:
     slow = _flagged(_judge(_night(drifting_sp(), speed=0.8), baseline))
     assert {figure.kind for figure in slow} == {FigureKind.THROUGHPUT}
