@@ -71,7 +71,7 @@ class Site(Bench):
     def processes(self) -> list[int]:
         """Everything that lives on this site, however it came there: whoever has its home in the environment."""
         mark = f"MUTRANSFER_HOME={self.home}\0".encode()
-        return [pid for pid in _pids() if pid != os.getpid() and mark in _environ(pid)]
+        return [pid for pid in _pids() if pid != os.getpid() and mark in _environ(pid) and is_running(pid)]
 
     def patient_query(self, statement: str) -> list[tuple[Any, ...]]:
         """As `query`, again while the database is away."""
@@ -209,6 +209,13 @@ def results(site: Site) -> dict[str, str]:
         key: str(result)
         for key, result in site.patient_query("SELECT key, result FROM trials WHERE result IS NOT NULL")
     }
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process lives (a zombie does not)."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
 
 
 def _pids() -> list[int]:

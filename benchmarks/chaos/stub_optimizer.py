@@ -18,17 +18,21 @@ MLFLOW = "mlflow"
 
 
 class Witnessed(torch.optim.AdamW):
-    """AdamW. `seconds` is slept a step; `crash`, `hang`, `nan` are the peak rates (log2) that go wrong at step 3."""
+    """AdamW. `seconds` is slept a step; `crash`, `hang`, `nan` are the peak rates (log2) that go wrong at step 3.
+
+    That at `poisoned_width` alone.
+    """
 
     def __init__(
         self, params: Any, lr: float, *, log: str = "", seconds: float = 0.0, work: int = 0,
-        crash: tuple[float, ...] = (), hang: tuple[float, ...] = (), nan: tuple[float, ...] = (), **options: Any,
+        crash: tuple[float, ...] = (), hang: tuple[float, ...] = (), nan: tuple[float, ...] = (), poisoned_width: int = 0,
+        **options: Any,
     ) -> None:  # fmt: skip
         super().__init__(params, lr=lr, **options)
         self._log, self._seconds, self._work = log, seconds, work
         self._lr_octaves = round(float(torch.tensor(lr).log2()), 3)
         self._width = next(p.shape[1] for group in self.param_groups for p in group["params"] if p.dim() == 2)
-        self._poison = {"crash": crash, "hang": hang, "nan": nan}
+        self._poison = {"crash": crash, "hang": hang, "nan": nan} if self._width == poisoned_width else {}
 
     def step(self, closure: Any = None) -> Any:
         """A step of AdamW, told."""

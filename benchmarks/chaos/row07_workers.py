@@ -1,0 +1,144 @@
+"""Row 7: the process that trains is killed at a random step; what it lost, and whether the end is the same to the bit."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+import tempfile
+import time
+
+from benchmarks.chaos.figures import Figure, Row, at_least, at_most, exactly, told
+from benchmarks.chaos.harness import Lab, Site, kill, outcome, stub_study, wait_until
+from benchmarks.chaos.stub_optimizer import Step, read_steps
+from mutransfer.trial import TrialSpec
+from tests.driver_support import DriverProcess
+
+CHECKPOINT_SECONDS = 0.5
+WIDTHS = (8, 16)
+Trial = tuple[float, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """How much of it: one kill a trial, `rates` × 2 trials, one at a time."""
+
+    rates: int
+    steps: int
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lost:
+    """What one kill cost: training time since the last checkpoint, in which the longest single step took `step`."""
+
+    seconds: float
+    step_seconds: float
+    steps: int
+
+
+def run(lab: Lab, size: Size) -> list[Figure]:
+    """Kill the worker of every trial once."""
+    environment = {"MUTRANSFER_CHECKPOINT_SECONDS": str(CHECKPOINT_SECONDS), "MUTRANSFER_RAY_CPUS": "1"}
+    with lab.site(**environment) as site:
+        spec = stub_study(site, rates=size.rates, widths=WIDTHS, seconds=size.seconds, steps=size.steps)
+        site.submit(spec)
+        lost: dict[Trial, Lost] = {}
+        with site.driver(site.claim(3600.0)) as driver:
+            while len(lost) < size.rates * len(WIDTHS):
+                trial, cost = _kill_one(lab, site, driver, size, spared=lost)
+                lost[trial] = cost
+                lab.say(f"kill {len(lost)}: {cost.steps} steps, {cost.seconds:.2f} s redone")
+            status = driver.wait(600)
+        found, losses = outcome(site), _losses(site)
+        undisturbed = _undisturbed(site, losses)
+    worst = max(lost.values(), key=lambda cost: cost.seconds - cost.step_seconds)
+    return [
+        at_least("workers killed", len(lost), size.rates * len(WIDTHS)),
+        exactly("driver's exit status", status, 0),
+        exactly("results", found["results"], size.rates * len(WIDTHS)),
+        exactly("trials given up", found["given up"], 0),
+        at_most("work redone, less the step under way (s)", worst.seconds - worst.step_seconds, CHECKPOINT_SECONDS),
+        told("steps redone at most", max(cost.steps for cost in lost.values())),
+        told("steps of all trials", size.steps * len(losses)),
+        exactly("losses that differ in any bit", sum(losses[key] != undisturbed[key] for key in losses), 0),
+    ]
+
+
+def _kill_one(
+    lab: Lab, site: Site, driver: DriverProcess, size: Size, *, spared: Iterable[Trial]
+) -> tuple[Trial, Lost]:
+    """Kill the worker of the next trial at a random step; what it cost is known when the trial goes on."""
+    at = lab.rng.randrange(1, size.steps - 1)
+    before = _wait(site, driver, lambda steps: _reached(steps, at, spared), "a trial at the step")
+    time.sleep(lab.rng.uniform(0.0, size.seconds / size.steps))
+    kill([before.pid])
+    killed_at = time.monotonic()
+    after = _wait(
+        site, driver, lambda steps: next((s for s in steps if s.trial == before.trial and s.at > killed_at), None),
+        "the trial elsewhere",
+    )  # fmt: skip
+    done = [s for s in read_steps(site.steps) if s.trial == before.trial and s.pid == before.pid]
+    kept = [s.at for s in done if s.step < after.step]
+    redone = [s for s in done if s.step >= after.step]
+    times = [kept[-1]] if kept else [done[0].at]
+    times += [s.at for s in redone]
+    longest = max((b - a for a, b in zip(times, [*times[1:], killed_at], strict=True)), default=0.0)
+    return before.trial, Lost(seconds=killed_at - times[0], step_seconds=longest, steps=len(redone))
+
+
+def _reached(steps: list[Step], at: int, spared: Iterable[Trial]) -> Step | None:
+    """The last step of a trial that was not hit yet, is at step `at` or beyond, and has not ended."""
+    return steps[-1] if steps and steps[-1].trial not in spared and steps[-1].step >= at else None
+
+
+def _wait(site: Site, driver: DriverProcess, look: Callable[[list[Step]], Step | None], what: str) -> Step:
+    found: list[Step] = []
+
+    def seen() -> bool:
+        step = look(read_steps(site.steps))
+        if step is not None:
+            found.append(step)
+        elif driver.popen.poll() is not None:
+            raise TimeoutError(f"the driver ended before {what}:\n{site.logs()}")
+        return step is not None
+
+    wait_until(seen, what=what, every=0.01)
+    return found[0]
+
+
+def _losses(site: Site) -> Mapping[str, float | None]:
+    return dict(site.query("SELECT key, loss_nats FROM trials"))
+
+
+def _undisturbed(site: Site, keys: Iterable[str]) -> Mapping[str, float | None]:
+    """The same trials trained here, in one go."""
+    import torch
+
+    from service.db.session import reading
+    from service.db.tables import TrialRow
+    from workers.data import prepare
+    from workers.train import Trainer
+
+    torch.set_num_threads(1)
+    found = {}
+    with reading(site.sessions) as session, tempfile.TemporaryDirectory() as cache:
+        for key in keys:
+            trial = _silent(TrialSpec.model_validate(session.get_one(TrialRow, key).spec))
+            trainer = Trainer(trial, prepare(trial.data, Path(cache)))
+            trainer.run(trainer.steps)
+            found[key] = trainer.finish().loss_nats
+    return found
+
+
+def _silent(trial: TrialSpec) -> TrialSpec:
+    options = {**trial.arm.options, "log": "", "seconds": 0.0}
+    return trial.model_copy(update={"arm": trial.arm.model_copy(update={"options": options})})
+
+
+ROW = Row(
+    number=7,
+    fault="kill -9 of the training process at a random step",
+    databases=("sqlite", "postgres"),
+    run=run,
+    long=Size(rates=10, steps=60, seconds=3.0),
+    short=Size(rates=1, steps=40, seconds=2.0),
+)
