@@ -11,13 +11,15 @@ export PYTHON TORCH_SPEC TORCH_INDEX
 
 # Options of single targets.
 ARGS ?=
+ROW ?=
+DB ?=
 DEMO_PORT ?= 8400
 export DEMO_PORT
 
 # Relative on purpose: the checkout may live under a path with spaces.
 BIN := .venv/bin
 
-.PHONY: help venv demo test prepare-tests check check-deploy format bench bench-optimizers bench-service bench-nights table up clean distclean wheel
+.PHONY: help venv demo test prepare-tests check check-deploy format bench bench-optimizers bench-service bench-nights chaos table up clean distclean wheel
 
 help: ## list the targets
 	@printf 'mutransfer: which learning rate do I set at full width, and how sure are you?\n\n'
@@ -69,6 +71,9 @@ bench-nights: venv ## 2,000 simulated nights without a change and planted faults
 
 table: venv ## the transfer table of every optimizer: runs what docs/results/table lacks (hours, resumable)
 	@$(BIN)/python -m benchmarks.table
+
+chaos: prepare-tests ## the fault tests of docs/reliability.md that have no result of this code; ROW=7 DB=postgresql FORCE=1
+	@$(BIN)/python -m benchmarks.chaos $(if $(ROW),--row $(ROW)) $(if $(DB),--db $(DB)) $(if $(FORCE),--force) $(ARGS)
 
 wheel: venv ## build the wheel into dist/
 	@$(BIN)/python -m pip wheel . --no-deps --wheel-dir dist

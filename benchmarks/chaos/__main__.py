@@ -1,6 +1,6 @@
 """`python -m benchmarks.chaos`: run the fault tests that have no kept result of this tree, then write the page.
 
-`--row 7 --db postgres` picks; `--force` runs again what is known; `--short` runs the short forms and keeps nothing.
+`--row 7 --db postgresql` picks; `--force` runs again what is known; `--short` runs the short forms and keeps nothing.
 """
 
 import argparse
@@ -12,7 +12,7 @@ from benchmarks.chaos import keep
 from benchmarks.chaos.rows import ROWS
 from benchmarks.chaos.run import Outcome, run_row
 
-DATABASES = ("sqlite", "postgres")
+DATABASES = ("sqlite", "postgresql")
 
 
 def say(line: str) -> None:

@@ -9,7 +9,6 @@ from typing import Any
 
 from benchmarks.chaos.figures import Row
 from benchmarks.chaos.run import Outcome
-from benchmarks.machine import machine
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 RESULTS = REPOSITORY / "docs" / "results" / "chaos"
@@ -47,7 +46,8 @@ def known(number: int, database: str) -> bool | None:
 def store(row: Row, size: object, database: str, outcome: Outcome) -> None:
     """Keep a result."""
     document = {
-        "row": row.number, "fault": row.fault, "database": database, "machine": machine(), "tree": tree(row.number),
+        "row": row.number, "fault": row.fault, "database": database,
+        "machine": outcome.machine, "tree": tree(row.number),
         "size": asdict(size),  # type: ignore[call-overload]
         "passed": outcome.passed, "error": outcome.error, "seconds": round(outcome.seconds, 1),
         "figures": [figure.document() for figure in outcome.figures],
@@ -66,7 +66,7 @@ def _path(number: int, database: str) -> Path:
 HEAD = """# What the service survives
 
 The fault tests of the service with what they measured. Printed by `make chaos` (`python -m benchmarks.chaos --render`)
-from the documents in [docs/results/chaos](results/chaos); `make chaos ROW=7 DB=postgres` runs one row, and a row that
+from the documents in [docs/results/chaos](results/chaos); `make chaos ROW=7 DB=postgresql` runs one row, and a row that
 has a result of the same code is not run again unless `FORCE=1`. Every row has a short form in the ordinary tests
 (tests/integration/chaos), which runs the same code with smaller numbers.
 
@@ -87,7 +87,7 @@ def _load(number: int, database: str) -> dict[str, Any] | None:
 
 
 def _summary(row: Row) -> str:
-    cells = [_mark(row, database) for database in ("sqlite", "postgres")]
+    cells = [_mark(row, database) for database in ("sqlite", "postgresql")]
     return f"| [{row.number}](#row-{row.number}) | {row.fault} | {cells[0]} | {cells[1]} |\n"
 
 
@@ -128,4 +128,6 @@ def _provenance(row: Row, database: str, kept: Mapping[str, Any]) -> str:
     size = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in kept["size"].items())
     short = "" if _is_long(row, kept) else ", **shortened**"
     error = f" It did not end: {kept['error'].splitlines()[0]}." if kept["error"] else ""
-    return f"{database}: {size}{short}; {kept['seconds']:.0f} s; {kept['machine']}; code {kept['tree'][:12]}.{error}\n"
+    return (
+        f"{database}: {size}{short}; {kept['seconds']:.0f} s; {kept['machine']}; code {kept['tree'][:12]}.{error}\n\n"
+    )

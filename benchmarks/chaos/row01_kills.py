@@ -75,7 +75,7 @@ def _strike(site: Site, dispatcher: Child, target: str) -> Child:
 ROW = Row(
     number=1,
     fault="kill -9 of dispatcher, driver or both",
-    databases=("sqlite", "postgres"),
+    databases=("sqlite", "postgresql"),
     run=run,
     long=Size(kills=20, rates=15, seconds=0.5),
     short=Size(kills=2, rates=3, seconds=0.3),

@@ -111,7 +111,7 @@ def _restart(site: Site, controller: Child) -> Child:
 ROW = Row(
     number=2,
     fault="kill -9 of the controller under keyed submissions with client retry",
-    databases=("sqlite", "postgres"),
+    databases=("sqlite", "postgresql"),
     run=run,
     long=Size(kills=20, submissions=200),
     short=Size(kills=2, submissions=30),

@@ -100,7 +100,7 @@ def _figures(site: Site, size: Size, stops: int, held: int) -> list[Figure]:
 ROW = Row(
     number=3,
     fault="two dispatchers; the lease holder stopped for 3 × TTL (SIGSTOP, SIGCONT)",
-    databases=("sqlite", "postgres"),
+    databases=("sqlite", "postgresql"),
     run=run,
     long=Size(studies=500, stops=4, ttl_seconds=10.0),
     short=Size(studies=16, stops=1, ttl_seconds=1.5, limit=4),

@@ -73,7 +73,7 @@ def _takeover(site: Site, holder: Child) -> float:
 ROW = Row(
     number=4,
     fault="takeover of the lease of a machine that died (kill -9 of dispatcher and driver)",
-    databases=("sqlite", "postgres"),
+    databases=("sqlite", "postgresql"),
     run=run,
     long=Size(kills=20, ttl_seconds=10.0),
     short=Size(kills=2, ttl_seconds=3.0),

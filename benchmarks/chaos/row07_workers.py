@@ -1,4 +1,4 @@
-"""Row 7: the process that trains is killed at a random step; what it lost, and whether the end is the same to the bit."""
+"""Row 7: the process that trains is killed at a random step; what it lost, and whether the end is bit-equal."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -137,7 +137,7 @@ def _silent(trial: TrialSpec) -> TrialSpec:
 ROW = Row(
     number=7,
     fault="kill -9 of the training process at a random step",
-    databases=("sqlite", "postgres"),
+    databases=("sqlite", "postgresql"),
     run=run,
     long=Size(rates=10, steps=60, seconds=3.0),
     short=Size(rates=1, steps=40, seconds=2.0),

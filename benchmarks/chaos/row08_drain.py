@@ -60,7 +60,7 @@ def _wait_for_moment(lab: Lab, site: Site, *, starting: bool) -> None:
 ROW = Row(
     number=8,
     fault="SIGTERM of the dispatcher under a running study",
-    databases=("sqlite", "postgres"),
+    databases=("sqlite", "postgresql"),
     run=run,
     long=Size(stops=10),
     short=Size(stops=1),

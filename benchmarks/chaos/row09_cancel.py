@@ -65,7 +65,7 @@ def _cancel(site: Site, study_id: str, quiet: int) -> float:
 ROW = Row(
     number=9,
     fault="cancellation of running studies",
-    databases=("sqlite", "postgres"),
+    databases=("sqlite", "postgresql"),
     run=run,
     long=Size(cancels=30),
     short=Size(cancels=1),

@@ -68,7 +68,7 @@ def _watch(site: Site) -> list[float]:
 ROW = Row(
     number=11,
     fault="poisoned trials: crash, hang, NaN",
-    databases=("sqlite", "postgres"),
+    databases=("sqlite", "postgresql"),
     run=run,
     long=Size(rates=15, seconds=0.3, timeout_seconds=10.0),
     short=Size(rates=3, seconds=0.2, timeout_seconds=5.0),

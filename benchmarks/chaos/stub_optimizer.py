@@ -25,8 +25,8 @@ class Witnessed(torch.optim.AdamW):
 
     def __init__(
         self, params: Any, lr: float, *, log: str = "", seconds: float = 0.0, work: int = 0,
-        crash: tuple[float, ...] = (), hang: tuple[float, ...] = (), nan: tuple[float, ...] = (), poisoned_width: int = 0,
-        **options: Any,
+        crash: tuple[float, ...] = (), hang: tuple[float, ...] = (), nan: tuple[float, ...] = (),
+        poisoned_width: int = 0, **options: Any,
     ) -> None:  # fmt: skip
         super().__init__(params, lr=lr, **options)
         self._log, self._seconds, self._work = log, seconds, work
