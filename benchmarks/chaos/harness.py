@@ -42,7 +42,11 @@ class Site(Bench):
     """One home with its database, and the service's processes on it."""
 
     def __init__(self, home: Path, *, url: str, **environment: str) -> None:
-        ours = {"MUTRANSFER_LEASE_TTL_SECONDS": f"{TTL_SECONDS:g}", "MUTRANSFER_LOG_FORMAT": "console"}
+        ours = {
+            "MUTRANSFER_LEASE_TTL_SECONDS": f"{TTL_SECONDS:g}",
+            "MUTRANSFER_LOG_FORMAT": "console",
+            "MUTRANSFER_MODEL_PACKAGES": "benchmarks",
+        }
         super().__init__(home, url=url, **{**ours, **environment})
         self.steps = home / "steps.log"
         self.children: list[Child] = []

@@ -15,7 +15,7 @@ RESULTS = REPOSITORY / "docs" / "results" / "chaos"
 PAGE = REPOSITORY / "docs" / "reliability.md"
 #: What a result depends on, its row's own file besides: a change of anything else leaves it valid.
 PRODUCT = ("mutransfer", "models", "optimizers", "workers", "service", "migrations")
-SHARED = ("harness.py", "node.py", "stub_optimizer.py")
+SHARED = ("harness.py", "lives.py", "machine.py", "node.py", "stub_optimizer.py")
 
 
 def tree(number: int) -> str:
