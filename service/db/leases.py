@@ -11,10 +11,12 @@ from sqlalchemy.orm import Session
 
 from mutransfer.errors import LeaseLostError
 from service.db import quotas
-from service.db.session import Sessions, db_now, transact
+from service.db.session import Sessions, db_now, execute, reading, transact
 from service.db.states import StudyState
 from service.db.tables import LeaseRow, StudyRow
 
+#: Added to what a lease may last: the longest pause before a study is tried again.
+LONGEST_PAUSE_SECONDS = 30.0
 ENDING = (StudyState.PAUSING, StudyState.CANCELLING)
 CLAIMABLE = (StudyState.QUEUED, StudyState.RUNNING, *ENDING)
 
@@ -39,7 +41,21 @@ class Leases:
 
         Raises TransientError when the database does not answer.
         """
-        return transact(self._sessions, lambda session: _claim(session, owner, ttl_seconds))
+        claim = transact(self._sessions, lambda session: _claim(session, owner, ttl_seconds))
+        if claim is None:
+            self._cut_short(ttl_seconds)
+        return claim
+
+    def _cut_short(self, ttl_seconds: float) -> None:
+        """Let leases that end later than any may, as when the clock was moved back, end a lifetime from now.
+
+        A driver that lives renews in time; the study of a dead one would wait for as long as the clock was off.
+        """
+        late = LeaseRow.expires_at > db_now() + ttl_seconds + LONGEST_PAUSE_SECONDS
+        with reading(self._sessions) as session:  # usually there are none, and nothing is locked to see that
+            if session.scalars(select(LeaseRow.study_id).where(late).limit(1)).first() is None:
+                return
+        execute(self._sessions, update(LeaseRow).where(late).values(expires_at=db_now() + ttl_seconds))
 
     def release(self, claim: Claim, *, delay_seconds: float = 0.0) -> None:
         """Give the lease back, claimable again after `delay_seconds`. A lease that moved on is left alone."""
