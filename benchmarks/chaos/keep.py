@@ -67,8 +67,8 @@ HEAD = """# What the service survives
 
 The fault tests of the service with what they measured. Printed by `make chaos` (`python -m benchmarks.chaos --render`)
 from the documents in [docs/results/chaos](results/chaos); `make chaos ROW=7 DB=postgresql` runs one row, and a row that
-has a result of the same code is not run again unless `FORCE=1`. Every row has a short form in the ordinary tests
-(tests/integration/chaos), which runs the same code with smaller numbers.
+has a result of the same code is not run again unless `FORCE=1`. Short forms, the same code with smaller numbers, are in
+the ordinary tests (tests/integration/chaos).
 
 """
 

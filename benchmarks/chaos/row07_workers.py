@@ -140,5 +140,5 @@ ROW = Row(
     databases=("sqlite", "postgresql"),
     run=run,
     long=Size(rates=10, steps=60, seconds=3.0),
-    short=Size(rates=1, steps=40, seconds=2.0),
+    short=Size(rates=2, steps=40, seconds=2.0),
 )
