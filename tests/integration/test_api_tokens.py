@@ -46,6 +46,8 @@ def test_the_first_token_closes_the_door_and_nothing_opens_it_again(api: Api) ->
     assert api.delete(f"{TOKENS}/{made['id']}", headers=headers).json()["revoked_at"] is not None
     assert api.get(STUDIES, headers=headers).status_code == 401
     assert api.get(STUDIES).status_code == 401
+    with Api(api.settings) as restarted:
+        assert restarted.get(STUDIES).status_code == 401
 
 
 def test_the_first_token_must_be_able_to_make_others(api: Api) -> None:
