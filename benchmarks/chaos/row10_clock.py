@@ -2,7 +2,6 @@
 
 from benchmarks.chaos.figures import Figure, Row, at_least, exactly, told
 from benchmarks.chaos.harness import Lab
-
 from benchmarks.nights import clock
 from benchmarks.nights.clock import LONG, SHORT, Size
 
