@@ -114,9 +114,16 @@ def render(kept: dict[str, Any]) -> str:
     said = "\n".join(
         f"- {found['name']}: “{found['example']}”" for found in kept["planted"] if found["bar"] is not None
     )
+    missed = [
+        f"{found['name']} ({found['nights'] - found['right']} of {found['nights']} nights without the right reason, "
+        f"{found['nights'] - found['flagged']} without a flag)"
+        for found in barred
+        if found["right"] < found["bar"] * found["nights"]
+    ]
+    shortfall = f"**Below its bar:** {'; '.join(missed)}.\n\n" if missed else ""
     chosen = ", ".join(f"`{name}` {value:g}" for name, value in kept["sensitivity"].items())
     tail = (
-        f"\n\nWhat a flag says (the first of each kind of fault):\n\n{said}\n\n"
+        f"\n\n{shortfall}What a flag says (the first of each kind of fault):\n\n{said}\n\n"
         f"Sensitivity: {chosen}. Seed {kept['seed']}, {kept['seconds']:.0f} s. {kept['machine']}.\n"
     )
     return HEAD.format(span=NIGHTS_A_SCHEDULE) + "\n".join(lines(kept)) + tail
