@@ -111,9 +111,8 @@ def render(kept: dict[str, Any]) -> str:
     """The page, from the document alone."""
     from benchmarks.nights.run import NIGHTS_A_SCHEDULE
 
-    said = "\n".join(
-        f"- {found['name']}: “{found['example']}”" for found in kept["planted"] if found["bar"] is not None
-    )
+    barred = [found for found in kept["planted"] if found["bar"] is not None]
+    said = "\n".join(f"- {found['name']}: “{found['example']}”" for found in barred)
     missed = [
         f"{found['name']} ({found['nights'] - found['right']} of {found['nights']} nights without the right reason, "
         f"{found['nights'] - found['flagged']} without a flag)"
