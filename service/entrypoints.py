@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from mutransfer.result import StudyResult
     from mutransfer.spec import StudySpec
     from service.db.leases import Claim
+    from service.dispatch.launchers import Launcher
 
 
 def run_controller() -> None:
@@ -31,19 +32,14 @@ def run_dispatcher(*, max_studies: int = 1, driver: str = "") -> None:
     from service.db.session import make_engine, session_factory
     from service.db.states import StudyState
     from service.dispatch.dispatcher import Dispatcher
-    from service.dispatch.launchers import DRIVER_COMMAND, LocalLauncher
     from service.dispatch.ledger import Ledger
     from service.loops import stop_on_signals
 
     stop = stop_on_signals()
     settings = Settings().prepare_home()
     configure_logging(settings.log_format)
-    if settings.launcher != "local":
-        raise SpecError.at("MUTRANSFER_LAUNCHER", f"{settings.launcher!r} is not available here: use local")
     sessions = session_factory(make_engine(settings.database_url))
-    env = {name: value for name, value in os.environ.items() if name != "MUTRANSFER_TOKEN"}
-    command = (sys.executable, "-m", driver) if driver else DRIVER_COMMAND
-    launcher = LocalLauncher(logs=settings.home / "logs", env=env, command=command)
+    launcher = make_launcher(settings, driver)
 
     def finish(claim: "Claim", state: StudyState, error: str) -> None:
         store = DriverStore(sessions, claim.study_id, claim.epoch, ttl_seconds=settings.lease_ttl_seconds)
@@ -82,6 +78,27 @@ def run_scheduler() -> None:
     finally:
         stop.set()
         thread.join()
+
+
+def make_launcher(settings: Settings, driver: str = "") -> "Launcher":
+    """The launcher that the settings name. Raises SpecError where they do not say enough."""
+    from service.dispatch.launchers import DRIVER_COMMAND, LocalLauncher
+
+    if settings.launcher == "local":
+        env = {name: value for name, value in os.environ.items() if name != "MUTRANSFER_TOKEN"}
+        command = (sys.executable, "-m", driver) if driver else DRIVER_COMMAND
+        return LocalLauncher(logs=settings.home / "logs", env=env, command=command)
+    if settings.launcher == "kuberay":
+        how = "deploy/kubernetes/ray.yaml makes a RayCluster: use ray-jobs with its head's MUTRANSFER_RAY_JOBS_URL"
+        raise SpecError.at("MUTRANSFER_LAUNCHER", f"kuberay is a manifest, not a launcher yet; {how}")
+    if not settings.ray_jobs_url:
+        raise SpecError.at("MUTRANSFER_RAY_JOBS_URL", "ray-jobs needs the head's address, such as http://head:8265")
+    from service.dispatch.ray_jobs import ENTRYPOINT, RayJobsLauncher
+
+    return RayJobsLauncher(
+        settings.ray_jobs_url, env=os.environ, withhold=settings.ray_jobs_withhold,
+        token=os.environ.get("RAY_AUTH_TOKEN", ""), entrypoint=f"python -m {driver}" if driver else ENTRYPOINT,
+    )  # fmt: skip
 
 
 def run_exporter() -> None:

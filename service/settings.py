@@ -49,6 +49,9 @@ class Settings(BaseSettings):
     study_limit_hours: Annotated[float, Field(gt=0.0)] | None = None  # a study that runs for longer fails
     lease_ttl_seconds: Annotated[float, Field(gt=0.0)] = 30.0
     max_body_bytes: Annotated[int, Field(ge=1024)] = 1 << 20
+    ray_jobs_url: str = ""  # of a Ray head's dashboard, for the launcher ray-jobs: http://head:8265
+    #: Settings that jobs find in the cluster's own environment: whoever sees Ray's dashboard sees those they are given.
+    ray_jobs_withhold: Annotated[tuple[str, ...], NoDecode] = ()
     launcher: Literal["local", "ray-jobs", "kuberay"] = "local"
     log_format: Literal["json", "console"] = "json"
     public_url: str = ""  # what links in notifications begin with; the service's own address unless given
@@ -70,7 +73,7 @@ class Settings(BaseSettings):
     def _split_paths(cls, value: object) -> object:
         return _split(value, os.pathsep)
 
-    @field_validator("allowed_hosts", mode="before")
+    @field_validator("allowed_hosts", "ray_jobs_withhold", mode="before")
     @classmethod
     def _split_hosts(cls, value: object) -> object:
         return _split(value, ",")

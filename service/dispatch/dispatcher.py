@@ -137,6 +137,9 @@ class Dispatcher:
             self._driven[claim.study_id] = Driven(
                 claim=claim, driver=driver, expiry=expiry, started_at=now, renewed_at=now
             )  # fmt: skip
+        except TransientError as error:
+            log.warning("no driver can be started now", study=claim.study_id, reason=str(error))
+            self._give_back_later(claim)
         except OSError as error:
             self._end(claim, StudyState.FAILED, f"the driver cannot be started: {error}")
 
@@ -191,8 +194,7 @@ class Dispatcher:
         elif status == 0:  # it was asked to stop, and stopped
             self._give_back(claim, delay_seconds=0.0)
         elif status == EX_TEMPFAIL:
-            tries = self._transient_tries[claim.study_id] = self._transient_tries.get(claim.study_id, 0) + 1
-            self._give_back(claim, delay_seconds=retry_delay_seconds(tries, draw=random()))
+            self._give_back_later(claim)
         else:
             self._failed(driven, status)
 
@@ -214,6 +216,11 @@ class Dispatcher:
             self._finish(claim, state, error)
         except LeaseLostError:
             log.info("another dispatcher has the study", study=claim.study_id)
+
+    def _give_back_later(self, claim: Claim) -> None:
+        """After a fault of the machine: again after a pause, each time a longer one."""
+        tries = self._transient_tries[claim.study_id] = self._transient_tries.get(claim.study_id, 0) + 1
+        self._give_back(claim, delay_seconds=retry_delay_seconds(tries, draw=random()))
 
     def _give_back(self, claim: Claim, *, delay_seconds: float) -> None:
         try:

@@ -28,7 +28,10 @@ class Launcher(Protocol):
     """Starts drivers."""
 
     def launch(self, claim: Claim) -> DriverHandle:
-        """Start the driver of a claimed study. Raises OSError when it cannot be started."""
+        """Start the driver of a claimed study.
+
+        Raises OSError when it cannot be started, TransientError when the machine to start it on is away.
+        """
 
 
 class LocalDriver:
