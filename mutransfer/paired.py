@@ -55,7 +55,7 @@ class Estimate:
 
     def is_beyond(self, tolerance: float, tail: float) -> bool:
         """Whether it differs from zero beyond chance, and by more than `tolerance`."""
-        return abs(self.value) > max(tolerance, self.reach(tail))
+        return bool(abs(self.value) > max(tolerance, self.reach(tail)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,7 +167,7 @@ def _fitted(shape: _Shape, pairs: Sequence[tuple[NightTrial, NightTrial]]) -> Cu
         return CurveChange(shift=None, loss=None)
     tilts = [added.stderr(np.array([0.0, 1.0, 2.0 * u])) for u in (old, new)]
     shift = Estimate(
-        value=new - old, stderr=max(tilts) / flattest, degrees=added.degrees, at_least=new in (u_G[0], u_G[-1])
+        value=new - old, stderr=float(max(tilts) / flattest), degrees=added.degrees, at_least=new in (u_G[0], u_G[-1])
     )
     level = float(np.interp(new, u_G, after_G) - np.interp(old, u_G, before_G))
     errors = [added.stderr(np.array([1.0, u, u * u])) for u in (old, new)]

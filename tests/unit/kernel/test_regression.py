@@ -50,6 +50,12 @@ def test_an_estimate_is_beyond_only_when_both_chance_and_tolerance_are() -> None
     assert exact.is_beyond(0.1, 1e-4)  # two runs that repeat to the last digit leave no chance
 
 
+def test_numbers_of_numpy_make_plain_flags_that_json_takes() -> None:
+    estimate = Estimate(value=0.2, stderr=np.float64(0.01), degrees=50)  # type: ignore[arg-type]
+    assert estimate.is_beyond(0.1, 1e-4) is True
+    assert estimate.is_beyond(0.3, 1e-4) is False
+
+
 def test_differences_add_variances_and_join_degrees_as_welch_does() -> None:
     found = difference(Estimate(value=1.0, stderr=3.0, degrees=9), Estimate(value=0.25, stderr=4.0, degrees=16))
     assert (found.value, found.stderr) == (0.75, 5.0)
