@@ -26,5 +26,5 @@ def run(lab: Lab, size: Size) -> list[Figure]:
 
 ROW = Row(
     number=10, fault="two schedulers, 1,000 fire times, two changes of the clock, random kills",
-    databases=("sqlite", "postgres"), run=run, long=LONG, short=SHORT,
+    databases=("sqlite", "postgresql"), run=run, long=LONG, short=SHORT,
 )  # fmt: skip
