@@ -70,11 +70,11 @@ def test_buttons_follow_the_study_while_one_watches(visitor: Visitor, running: D
     expect(page.get_by_role("button", name="Pause")).to_be_visible()
     page.get_by_role("button", name="Cancel this study").click()
     expect(page.locator("[data-live-dot]")).to_have_attribute("data-state", "live")
-    running.finish_more(2)
-    expect(page.locator(".progress p")).to_contain_text("3 of about")
-    expect(page.get_by_role("dialog")).to_be_visible()  # it does not vanish under the hand
-    page.get_by_role("button", name="Keep it").click()
     running.store.finish("failed", result=None, error="enough seen")
+    expect(page.locator(".title .chip")).to_have_text("failed")
+    expect(page.get_by_role("dialog", name="Cancel")).to_be_visible()  # it does not vanish under the hand
+    page.get_by_role("button", name="Keep it").click()
+    expect(page.locator("dialog#extend")).to_have_count(1)
     page.locator("#actions").get_by_role("button", name="Extend").click()
     expect(page.get_by_role("dialog", name="Extend")).to_be_visible()
 

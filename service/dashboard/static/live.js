@@ -34,6 +34,7 @@ export class Live {
   }
 
   start() {
+    document.addEventListener("close", () => this.soon(), true); // what an open dialog held back
     if (this.events) this.listen();
     else this.poll();
   }
@@ -63,12 +64,14 @@ export class Live {
   }
 
   soon() {
+    this.again = Boolean(this.updating); // said while the page is being read: read it once more
     if (this.waiting) return;
     const wait = Math.max(0, (this.last ?? 0) + QUIET - Date.now());
     this.waiting = setTimeout(() => this.update(), wait);
   }
 
   async update() {
+    this.updating = true;
     try {
       const state = await refresh();
       if (state.version !== this.version) {
@@ -84,6 +87,8 @@ export class Live {
     }
     this.last = Date.now();
     this.waiting = null;
+    this.updating = false;
+    if (this.again) this.soon();
   }
 
   stop() {
