@@ -230,10 +230,13 @@ def _changed(
         shift=from_intervals(after.optimum_octaves, before.optimum_octaves, degrees),
         loss=from_intervals(after.loss_nats, before.loss_nats, degrees),
     )
-    ends_at_edge = paired.shift is not None and paired.shift.at_least
-    if paired.loss is None or (ends_at_edge and fits.shift is not None):
+    if paired.loss is None:
         return fits, Method.INTERVALS
-    return paired, Method.PAIRED
+    # A large change has another shape than the paired differences' parabola; what is left of it swells their scatter,
+    # and the fits then know more. By precision, never by what they say.
+    a, b = paired.shift, fits.shift
+    by_fits = a is not None and b is not None and (a.at_least or b.stderr < a.stderr)
+    return (fits, Method.INTERVALS) if by_fits else (paired, Method.PAIRED)
 
 
 def _by_curve(data: NightData | None) -> Trials:
