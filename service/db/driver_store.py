@@ -157,6 +157,7 @@ class DriverStore:
             if row.state == StudyState.PAUSING:
                 row.state = StudyState.PAUSING.to(StudyState.PAUSED)
                 add_event(session, self._study_id, EventKind.PAUSED)
+            trials.stop(session, self._study_id)
             leases.release(session, self._study_id, self._epoch)
 
         self._write(work)

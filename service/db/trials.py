@@ -99,6 +99,16 @@ def start(session: Session, study_id: str, key: str, attempt: int) -> None:
         add_event(session, study_id, EventKind.TRIAL_STARTED, {"key": key, "attempt": attempt})
 
 
+def stop(session: Session, study_id: str) -> None:
+    """running → planned for all trials of a study: its driver has left, and nothing trains them."""
+    own = select(StudyTrialRow.trial_key).where(StudyTrialRow.study_id == study_id)
+    session.execute(
+        update(TrialRow)
+        .where(TrialRow.key.in_(own), TrialRow.status == TrialState.RUNNING)
+        .values(status=TrialState.PLANNED, updated_at=db_now())
+    )
+
+
 def note_progress(session: Session, key: str, step: int, steps: int, train_loss_nats: float | None) -> None:
     """Update the progress of a trial that has no result yet."""
     session.execute(

@@ -11,6 +11,7 @@ import pytest
 from mutransfer.audit import Check
 from mutransfer.result import StudyResult
 from mutransfer.spec import StudySpec, parse_study
+from service.db import actions, projects
 from service.db.leases import Claim
 from service.db.states import StudyState
 from service.db.tables import StudyRow
@@ -152,6 +153,31 @@ def test_sigterm_drains_and_cancellation_ends_all_processes(bench: Bench, text: 
         took = time.monotonic() - asked
     assert bench.query("SELECT state FROM studies") == [("cancelled",)]
     assert took < 10.0, f"{took:.1f} s from cancellation to the end of the last process"
+
+
+def test_a_pause_checkpoints_and_a_resumed_study_goes_on_within_its_quota(shared: Bench, text: Path) -> None:
+    study_id = shared.submit(study(text, steps=200_000))
+    with shared.sessions.begin() as session:
+        projects.put(session, "default", {"max_concurrent_trials": 1})
+    with shared.driver(shared.claim()) as first:
+        shared.wait_for("SELECT count(*) FROM trials WHERE status = 'running' AND step > 0", 1)
+        with shared.sessions.begin() as session:
+            actions.pause(session, study_id)
+        assert first.wait(20) == 0, shared.logs()
+    assert shared.query("SELECT state FROM studies") == [("paused",)]
+    assert shared.query("SELECT count(*) FROM events WHERE kind = 'trial_started'") == [(1,)], (
+        "the quota is one at once"
+    )
+    assert shared.query(RUNNING) == [(0,)], "a paused study trains nothing"
+    assert shared.query("SELECT slots FROM leases") == [(0,)]
+    [saved] = (shared.home / "storage").glob("*/1/step-*.pt")
+    with shared.sessions.begin() as session:
+        actions.resume(session, study_id)
+    with shared.driver(shared.claim()) as second:
+        shared.wait_for("SELECT max(step) FROM trials", int(saved.stem.removeprefix("step-")) + 1)
+        shared.cancel(study_id)
+        assert second.wait(20) == 0, shared.logs()
+    assert shared.query("SELECT state FROM studies") == [("cancelled",)]
 
 
 def test_a_driver_whose_lease_is_taken_stops_and_writes_nothing(shared: Bench, text: Path) -> None:
