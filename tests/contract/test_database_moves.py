@@ -21,7 +21,7 @@ from service.db.leases import Leases
 from service.db.migrate import current, downgrade, head, upgrade
 from service.db.session import make_engine, session_factory
 from service.db.studies import Submission
-from service.db.tables import Base, EventRow, OutboxRow, SummaryRow, TrialRow
+from service.db.tables import Base, EventRow, OutboxRow, StudyRow, SummaryRow, TrialRow
 from tests import study_builders as build
 
 BEFORE_SUMMARIES = "0001"
@@ -219,6 +219,11 @@ def test_a_backup_of_an_older_version_is_brought_up_to_date(make_url: Callable[[
     downgrade(f"sqlite:///{file}", BEFORE_SUMMARIES)
     restore(file, target)
     restored, kept = contents(target), contents(source)
+    changed = [column.name for column in StudyRow.__table__.columns].index(
+        "updated_at"
+    )  # younger than the backup: derived
+    for found in (restored, kept):
+        found["studies"] = [row[:changed] + row[changed + 1 :] for row in found["studies"]]
     first_tables = ("studies", "phases", "trials", "study_trials", "events", "outbox", "study_summaries")
     assert {name: restored[name] for name in first_tables} == {name: kept[name] for name in first_tables}
     assert (current(target), current(f"sqlite:///{file}")) == (head(), BEFORE_SUMMARIES)
