@@ -5,7 +5,6 @@ from contextlib import contextmanager
 import json as json_module
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BaseModel, ValidationError
 import typer
 
 from mutransfer.errors import Problem, SpecError
@@ -13,7 +12,8 @@ from service.cli_connect import connect
 from service.cli_study import Json, Url
 from service.db.states import Scope
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # `mutransfer --help` imports this module: pydantic waits for the command
+    from pydantic import BaseModel
     from sqlalchemy.orm import Session
 
     from service.auth.schemas import TokenCreate, TokenMade
@@ -67,6 +67,8 @@ def create_token(
 
 
 def _wanted(fields: Mapping[str, Any]) -> "TokenCreate":
+    from pydantic import ValidationError
+
     from service.auth.schemas import TokenCreate
 
     try:
@@ -179,7 +181,7 @@ def _database() -> Iterator["Session"]:
         engine.dispose()
 
 
-def _show(rows: Sequence[BaseModel], columns: Sequence[str], *, json: bool) -> None:
+def _show(rows: "Sequence[BaseModel]", columns: Sequence[str], *, json: bool) -> None:
     if json:
         typer.echo(json_module.dumps([row.model_dump(mode="json") for row in rows], indent=2))
         return

@@ -49,6 +49,7 @@ def run(
     """Submit a study, watch it, print its verdict. Exits 0 on any finished study, 1 if it failed or was cancelled."""
     text = study_text(file)
     with connect(url) as client:
+        _tell_reuse(client, text, fresh=fresh)
         study = client.submit(
             text, idempotency_key=idempotency_key or str(uuid.uuid4()), fresh=fresh, priority=priority
         )
@@ -72,6 +73,7 @@ def submit(
     """Submit a study and return at once; prints its id."""
     text = study_text(file)
     with connect(url) as client:
+        _tell_reuse(client, text, fresh=fresh)
         study = client.submit(
             text, idempotency_key=idempotency_key or str(uuid.uuid4()), fresh=fresh, priority=priority
         )

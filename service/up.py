@@ -155,6 +155,7 @@ def child_environment(settings: Settings) -> dict[str, str]:
     """The environment of a process that shall read these very settings."""
     lists: dict[str, tuple[Sequence[object], str]] = {
         "ALLOWED_HOSTS": (settings.allowed_hosts, ","),
+        "RAY_JOBS_WITHHOLD": (settings.ray_jobs_withhold, ","),
         "DATA_ROOTS": (settings.data_roots, os.pathsep),
         "MODEL_PACKAGES": (settings.model_packages, os.pathsep),
     }

@@ -83,7 +83,9 @@ def test_run_prints_the_verdict_and_writes_a_report(url: str, tmp_path: Path) ->
     assert done.exit_code == 0, done.stderr
     assert "adamw-sp" in done.stdout
     assert "drifts" in done.stdout
-    assert f"{url}/studies/st_" in done.stderr.splitlines()[1], "the dashboard's address comes first"
+    known, _, address = done.stderr.splitlines()[:3]
+    assert "already known" in known
+    assert f"{url}/studies/st_" in address, "the dashboard's address comes before any progress"
     assert "search" in done.stderr
     assert (tmp_path / "report" / "report.html").is_file()
     StudyResult.model_validate_json((tmp_path / "report" / "result.json").read_text())

@@ -74,6 +74,7 @@ def test_children_read_back_the_very_settings(tmp_path: Path, monkeypatch: pytes
     settings = Settings(
         home=tmp_path, port=8123, token=SecretStr("secret"), data_roots=(tmp_path / "a", tmp_path / "b"),
         model_packages=("mine", "ours.models"), allowed_hosts=("127.0.0.1", "gpu-box"), mlflow_url="http://127.0.0.1:5",
+        ray_jobs_withhold=("MUTRANSFER_TOKEN", "MUTRANSFER_SMTP_URL"),
     )  # fmt: skip
     monkeypatch.setenv("MUTRANSFER_STALE", "1")
     environment = child_environment(settings)
