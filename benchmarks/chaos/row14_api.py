@@ -6,10 +6,14 @@ from sqlalchemy import text
 
 from benchmarks.chaos.figures import Figure, Row, at_least, at_most, exactly, told
 from benchmarks.chaos.harness import Lab, Site, wait_until
-from benchmarks.chaos.lives import Life
+from service.db import studies
+from service.db.driver_store import DriverStore
+from service.db.leases import Leases
 from service.ports import free_port
 from service.runtime import ensure_token
+from tests import study_builders as build
 from tests.api_fuzz import SLOW_SECONDS, Figures, fuzz
+from tests.integration.api_fixtures import finish_study
 
 COUNTED = ("studies", "idempotency", "leases", "trials", "schedules", "api_tokens", "projects")
 
@@ -26,14 +30,13 @@ def run(lab: Lab, size: Size) -> list[Figure]:
     """A real controller with one finished study."""
     port = str(free_port())
     with lab.site(MUTRANSFER_PORT=port, MUTRANSFER_RATE_LIMIT="100000") as site:
-        life = Life(site.sessions)
-        life.live()
+        study_id = _finished_study(site)
         token = ensure_token(site.home)
         controller = site.spawn("controller")
         url = f"http://127.0.0.1:{port}"
         wait_until(lambda: _answers(url), what="the controller", seconds=120)
         found = fuzz(
-            url, examples=size.examples, seconds=size.seconds, token=token, study_id=life.study_id,
+            url, examples=size.examples, seconds=size.seconds, token=token, study_id=study_id,
             number=lab.rng.randrange(1 << 30), rows=lambda: _rows(site),
         )  # fmt: skip
         alive, unhandled = controller.poll() is None, site.logs().count("unhandled error")
@@ -55,6 +58,16 @@ def _figures(found: Figures, size: Size, *, alive: bool, unhandled: int) -> list
         exactly("controller alive at the end", alive, 1),
         told("refused (4xx)", sum(n for status, n in found.statuses.items() if 400 <= status < 500)),
     ]
+
+
+def _finished_study(site: Site) -> str:
+    """A study with curves, a verdict and a recipe, so that every page and chart has something to show."""
+    row, _ = studies.submit(site.sessions, studies.Submission(spec=build.spec(), trials_expected=44))
+    claim = Leases(site.sessions).claim_next("fuzz", 60.0)
+    if claim is None:
+        raise RuntimeError("nobody else drives here, yet the study was not to be had")
+    finish_study(DriverStore(site.sessions, claim.study_id, claim.epoch, ttl_seconds=60.0))
+    return row.id
 
 
 def _answers(url: str) -> bool:
