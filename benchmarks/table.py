@@ -37,11 +37,14 @@ def _arm(optimizer: str, parametrization: str = "mup", name: str = "", **setting
     }  # fmt: skip
 
 
-def _pair(optimizer: str) -> tuple[Arm, Arm]:
-    return _arm(optimizer, "sp"), _arm(optimizer)
+def _pair(optimizer: str, **settings: Any) -> tuple[Arm, Arm]:
+    return _arm(optimizer, "sp", **settings), _arm(optimizer, **settings)
 
 
-UNSCALED_EPS = {"options": {"scale_eps": False}}
+NORMALISED = {"spectral_norm": True, "adamw_lr_factor": 1.0}
+#: SOAP as published, before its update was normalised by default.
+PLAIN = {"spectral_norm": False, "adamw_lr_factor": 1.0}
+PLAIN_UNSCALED_EPS = {**PLAIN, "scale_eps": False}
 GRAFT = {"graft": "adam", "adamw_lr_factor": 1.0}
 
 #: Study name: (arms, lowest and highest rate to begin with in octaves, changes to the study).
@@ -54,10 +57,10 @@ STUDIES: dict[str, tuple[Sequence[Arm], tuple[int, int], Mapping[str, Any]]] = {
     ),
     "soap": (
         (
-            *_pair("soap"),
-            _arm("soap", name="unscaled-eps", **UNSCALED_EPS),
-            _arm("soap", name="derived", rule="derived"),
-            _arm("soap", name="derived-unscaled-eps", rule="derived", **UNSCALED_EPS),
+            *_pair("soap", options=PLAIN),
+            _arm("soap", name="unscaled-eps", options=PLAIN_UNSCALED_EPS),
+            _arm("soap", name="derived", rule="derived", options=PLAIN),
+            _arm("soap", name="derived-unscaled-eps", rule="derived", options=PLAIN_UNSCALED_EPS),
         ),
         (-8, -4),
         {},
@@ -70,7 +73,7 @@ STUDIES: dict[str, tuple[Sequence[Arm], tuple[int, int], Mapping[str, Any]]] = {
     "llama-adamw": (_pair("adamw"), (-7, -3), {"model": {"family": "llama"}}),
     "llama-muon": (_pair("muon"), (-6, -2), {"model": {"family": "llama"}}),
     "llama-soap": (
-        (*_pair("soap"), _arm("soap", name="derived", rule="derived")),
+        (*_pair("soap", options=PLAIN), _arm("soap", name="derived", rule="derived", options=PLAIN)),
         (-8, -4),
         {"model": {"family": "llama"}},
     ),
@@ -85,19 +88,28 @@ STUDIES: dict[str, tuple[Sequence[Arm], tuple[int, int], Mapping[str, Any]]] = {
     ),
     "soap-mended": (
         (
-            _arm("soap", name="blocks", options={"block_size": 32}),
-            _arm("soap", name="spectral", options={"spectral_norm": True, "adamw_lr_factor": 0.1}),
+            _arm("soap", name="blocks", options={**PLAIN, "block_size": 32}),
+            _arm("soap", name="spectral", options={**NORMALISED, "adamw_lr_factor": 0.1}),
         ),
         (-7, -3),
         {},
     ),
     "soap-256": (
-        (_arm("soap", name="derived", rule="derived"),),
+        (_arm("soap", name="derived", rule="derived", options=PLAIN),),
         (-8, -4),
         {"widths": {"base": 64, "proxy": [32, 64], "targets": [128, 256]}},
     ),
+    # What AdamW beside a normalised SOAP should have: its own rate, or three tenths of it.
     "soap-spectral": (
-        tuple(_arm("soap", scaling, "spectral-full", options={"spectral_norm": True}) for scaling in ("sp", "mup")),
+        tuple(_arm("soap", scaling, "spectral-full", options=NORMALISED) for scaling in ("sp", "mup")),
+        (-7, -3),
+        {},
+    ),
+    "soap-spectral-third": (
+        tuple(
+            _arm("soap", scaling, "spectral-third", options={**NORMALISED, "adamw_lr_factor": 0.3})
+            for scaling in ("sp", "mup")
+        ),
         (-7, -3),
         {},
     ),
