@@ -30,32 +30,35 @@ PAGE = REPOSITORY / "docs" / "audits.md"
 WIDTHS = {"cpu": (128, 256, 512, 1024), "cuda": (512, 1024, 2048, 4096)}
 SEEDS, STEPS = 4, 10
 
-#: Optimizer: the rate of its audit in octaves, well below its optimum, and arms besides SP and μP.
-OPTIMIZERS: dict[str, tuple[float, tuple[dict[str, Any], ...]]] = {
-    "adamw": (-7.0, ()),
-    "adopt": (-7.0, ()),
-    "lamb": (-7.0, ({"name": "lamb-mup-derived", "rule": "derived"},)),
-    "sophia": (-9.0, ()),
-    "shampoo": (-6.0, ({"name": "shampoo-mup-blocks", "options": {"block_size": 64}},)),
+PLAIN = {"spectral_norm": False}
+#: Optimizer: the rate of its audit in octaves, well below its optimum, options, and arms besides SP and μP.
+OPTIMIZERS: dict[str, tuple[float, dict[str, Any], tuple[dict[str, Any], ...]]] = {
+    "adamw": (-7.0, {}, ()),
+    "adopt": (-7.0, {}, ()),
+    "lamb": (-7.0, {}, ({"name": "lamb-mup-derived", "rule": "derived"},)),
+    "sophia": (-9.0, {}, ()),
+    "shampoo": (-6.0, {}, ({"name": "shampoo-mup-blocks", "options": {"block_size": 64}},)),
     "soap": (
         -7.0,
+        PLAIN,
         (
-            {"name": "soap-mup-unscaled-eps", "options": {"scale_eps": False}},
-            {"name": "soap-mup-quarter", "rule": "derived", "law": [0.25, 0.25]},
-            {"name": "soap-mup-derived", "rule": "derived"},
+            {"name": "soap-mup-unscaled-eps", "options": {**PLAIN, "scale_eps": False}},
+            {"name": "soap-mup-quarter", "rule": "derived", "law": [0.25, 0.25], "options": PLAIN},
+            {"name": "soap-mup-derived", "rule": "derived", "options": PLAIN},
+            {"name": "soap-sp-spectral", "parametrization": "sp", "options": {"spectral_norm": True}},
             {"name": "soap-mup-spectral", "options": {"spectral_norm": True}},
         ),
     ),
-    "muon": (-6.0, ()),
-    "sgd": (-4.0, ()),
+    "muon": (-6.0, {}, ()),
+    "sgd": (-4.0, {}, ()),
 }
 
 
 def study(device: str) -> tuple[StudySpec, dict[str, float]]:
     """All arms as one study of the MLP family over the device's widths, and each arm's rate."""
     arms, rates = [], {}
-    for optimizer, (rate, more) in OPTIMIZERS.items():
-        plain = ({"parametrization": "sp"}, {"parametrization": "mup"})
+    for optimizer, (rate, options, more) in OPTIMIZERS.items():
+        plain = ({"parametrization": "sp", "options": options}, {"parametrization": "mup", "options": options})
         for settings in (*plain, *more):
             arm = {
                 "rule": "published",

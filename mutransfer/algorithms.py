@@ -195,11 +195,15 @@ class ShampooOptions(PreconditionedOptions):
 
 
 class SOAPOptions(PreconditionedOptions):
-    """SOAP (arXiv 2409.11321): Adam in the eigenbasis of Shampoo's statistics."""
+    """SOAP (arXiv 2409.11321): Adam in the eigenbasis of Shampoo's statistics.
+
+    Its update grows as no one power of width (docs/findings.md), so it is normalised unless `spectral_norm` is off.
+    """
 
     betas: tuple[Beta, Beta] = (0.95, 0.95)
     shampoo_beta: Beta = 0.95
     eps: Epsilon = 1e-8
+    spectral_norm: bool = True
 
 
 #: Keys of torch's groups that the service sets itself.

@@ -56,6 +56,12 @@ def _known_optimizer(value: Any) -> Any:
     raise ValueError(f"unknown optimizer {value!r}: use one of {', '.join(OPTIONS)}, or your own package.module:Class")
 
 
+def _is_normalised(optimizer: str, options: Any) -> bool:
+    """Whether a built-in optimizer's update is normalised under options that may be anything still."""
+    default = OPTIONS[Algorithm(optimizer)].model_fields["spectral_norm"].default
+    return bool(options.get("spectral_norm", default) if isinstance(options, Mapping) else default)
+
+
 class ArmSpec(Value):
     """One contender: an optimizer with its options under one parametrization.
 
@@ -79,7 +85,8 @@ class ArmSpec(Value):
         if not isinstance(data, Mapping):
             return data
         optimizer = str(data.get("optimizer"))
-        filled = {"rule": Rule.DERIVED if optimizer in DERIVED_BY_DEFAULT else Rule.PUBLISHED, **data}
+        disputed = optimizer in DERIVED_BY_DEFAULT and not _is_normalised(optimizer, data.get("options"))
+        filled = {"rule": Rule.DERIVED if disputed else Rule.PUBLISHED, **data}
         if not filled.get("name"):
             short = optimizer.rpartition(":")[2]
             filled["name"] = f"{short}-{filled.get('parametrization', Parametrization.MUP)}"
@@ -109,6 +116,9 @@ class ArmSpec(Value):
     def _check_rule(self) -> Self:
         if self.law is not None and self.rule is not Rule.DERIVED:
             raise fault("law", "a law counts only with rule: derived")
+        if self.rule is Rule.DERIVED and not self.is_own and self.resolved_options().spectral_norm:
+            raise fault("rule", f"the update of {self.optimizer} is normalised, so no law of its own acts: "
+                        "set options.spectral_norm: false to use the derived rule")  # fmt: skip
         if self.law is not None or (self.rule is Rule.DERIVED and self.optimizer in DISPUTED):
             return self
         if self.rule is Rule.DERIVED:

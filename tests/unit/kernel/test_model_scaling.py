@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from mutransfer.algorithms import OPTIONS
+from mutransfer.arms import ArmSpec, Rule
 from mutransfer.errors import ScalingError
 from mutransfer.parametrize import ModelScaling, ParameterScaling, model_scaling
 from mutransfer.trial import TrialSpec
@@ -116,11 +117,12 @@ def test_shampoo_and_soap_at_four_times_the_base_by_hand() -> None:
     assert hidden("shampoo", graft="sgd").lr_multiplier == 1.0
     assert hidden("shampoo", eps_mode="absolute", block_size=64).eps == 1e-6 / 16
     assert hidden("shampoo").eps == 1e-6  # relative to the largest eigenvalue
-    assert hidden("soap").lr_multiplier == 1.0
-    assert hidden("soap", block_size=64).lr_multiplier == 1 / 4
-    assert hidden("soap", block_size=64).eps == 1e-8 / 4
-    assert hidden("soap", scale_eps=False, block_size=64).eps == 1e-8
-    derived = _by_name(_trial(optimizer="soap", rule="derived"))
+    plain = {"spectral_norm": False}
+    assert hidden("soap", **plain).lr_multiplier == 1.0
+    assert hidden("soap", **plain, block_size=64).lr_multiplier == 1 / 4
+    assert hidden("soap", **plain, block_size=64).eps == 1e-8 / 4
+    assert hidden("soap", **plain, scale_eps=False, block_size=64).eps == 1e-8
+    derived = _by_name(_trial(optimizer="soap", rule="derived", options=plain))
     assert derived["blocks.0.attention.query.weight"].lr_multiplier == pytest.approx(4 ** (-2 / 3))
     assert (derived["readout.weight"].algorithm.value, derived["readout.weight"].lr_multiplier) == ("adamw", 1 / 4)
     with pytest.raises(ScalingError, match="max_preconditioner_dim = 64 preconditions other sides"):
@@ -144,9 +146,18 @@ def test_spectral_normalisation_needs_no_multiplier() -> None:
     of = _by_name(_trial(optimizer="adamw", options={"spectral_norm": True}))
     assert {p.lr_multiplier for p in of.values()} == {1.0}
     assert (of["embedding.weight"].norm, of["readout.weight"].norm) == ("rms", "spectral")
-    soap = _by_name(_trial(optimizer="soap", rule="derived", options={"spectral_norm": True}))
+    soap = _by_name(_trial(optimizer="soap"))  # normalised unless told otherwise
+    assert soap["blocks.0.mlp.up.weight"].norm == "spectral"
     assert soap["blocks.0.mlp.up.weight"].lr_multiplier == 1.0
     assert (soap["readout.weight"].norm, soap["readout.weight"].lr_multiplier) == ("", 1 / 4)  # AdamW's part
+
+
+@pytest.mark.parametrize("options", [{"spectral_norm": False}, {}])
+def test_the_rule_of_an_arm_that_names_none(options: dict[str, Any]) -> None:
+    """Plain SOAP follows the rule that transfers; a normalised one has no rule of its own. Neither forgets it."""
+    arm = ArmSpec.model_validate({"optimizer": "soap", "options": options})
+    assert arm.rule is (Rule.DERIVED if options else Rule.PUBLISHED)
+    assert ArmSpec.model_validate(arm.model_dump(mode="json")) == arm
 
 
 def test_factors_of_embedding_and_readout() -> None:

@@ -218,7 +218,7 @@ OTHERS = [
     *({"optimizer": name} for name in ("adopt", "lamb", "sophia", "shampoo", "soap")),
     {"name": "blocks", "optimizer": "shampoo", "options": {"block_size": 16, "graft": "adam"}},
     {"name": "polar", "optimizer": "muon", "options": {"coefficients": "polar_express", "spectral_norm": True}},
-    {"name": "normalised", "optimizer": "soap", "rule": "derived", "options": {"spectral_norm": True}},
+    {"name": "plain", "optimizer": "soap", "rule": "derived", "options": {"spectral_norm": False}},
     {"name": "own", "optimizer": "torch.optim:RAdam", "rule": "derived", "law": [0.5, 0.5], "options": {"eps": 1e-7}},
     {"name": "own-normalised", "optimizer": "torch.optim:NAdam", "rule": "derived", "law": [0.5, 0.5],
      "options": {"betas": [0.9, 0.95], "spectral_norm": True}},

@@ -22,7 +22,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "sophia hutchinson": {"optimizer": "sophia", "options": {"estimator": "hutchinson", "every": 3}},
     "shampoo blocks": {"optimizer": "shampoo", "options": {"block_size": 8, "every": 3}},
     "shampoo one-sided": {"optimizer": "shampoo", "options": {"max_preconditioner_dim": 40, "graft": "adam"}},
-    "soap derived": {"optimizer": "soap", "rule": "derived", "options": {"block_size": 8, "every": 3}},
+    "soap derived": {
+        "optimizer": "soap", "rule": "derived", "options": {"block_size": 8, "every": 3, "spectral_norm": False},
+    },
     "muon normalised": {"optimizer": "muon", "options": {"spectral_norm": True, "coefficients": "polar_express"}},
     "adamw normalised": {"optimizer": "adamw", "options": {"spectral_norm": True}},
     "own": {"optimizer": "torch.optim:NAdam", "rule": "derived", "law": (0.5, 0.5)},
