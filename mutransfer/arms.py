@@ -117,8 +117,8 @@ class ArmSpec(Value):
         if self.law is not None and self.rule is not Rule.DERIVED:
             raise fault("law", "a law counts only with rule: derived")
         if self.rule is Rule.DERIVED and not self.is_own and self.resolved_options().spectral_norm:
-            raise fault("rule", f"the update of {self.optimizer} is normalised, so no law of its own acts: "
-                        "set options.spectral_norm: false to use the derived rule")  # fmt: skip
+            raise fault("rule", f"no law acts on {self.optimizer} while its step is normalised: the derived rule needs "
+                        "options.spectral_norm: false")  # fmt: skip
         if self.law is not None or (self.rule is Rule.DERIVED and self.optimizer in DISPUTED):
             return self
         if self.rule is Rule.DERIVED:

@@ -27,7 +27,7 @@ def _problems(document: Any) -> dict[str, str]:
         ),
         ({"arms": []}, "arms", "at least 1"),
         ({"arms": [{"optimizer": "adamw", "rule": "derived"}]}, "arms.0.rule", "only lamb, soap have"),
-        ({"arms": [{"optimizer": "soap", "rule": "derived"}]}, "arms.0.rule", "set options.spectral_norm: false"),
+        ({"arms": [{"optimizer": "soap", "rule": "derived"}]}, "arms.0.rule", "needs options.spectral_norm: false"),
         ({"arms": [{"optimizer": "lamb"}], "model": {"init": {"readout": "zero"}}}, "model.init.readout", "auto or"),
         (
             {"arms": [{"optimizer": "lamb"}], "model": {"init": {"residual_out": "zero"}}},
