@@ -219,9 +219,8 @@ def test_a_backup_of_an_older_version_is_brought_up_to_date(make_url: Callable[[
     downgrade(f"sqlite:///{file}", BEFORE_SUMMARIES)
     restore(file, target)
     restored, kept = contents(target), contents(source)
-    changed = [column.name for column in StudyRow.__table__.columns].index(
-        "updated_at"
-    )  # younger than the backup: derived
+    # When a study last changed is younger than the backup: the migration derives it.
+    changed = [column.name for column in StudyRow.__table__.columns].index("updated_at")
     for found in (restored, kept):
         found["studies"] = [row[:changed] + row[changed + 1 :] for row in found["studies"]]
     first_tables = ("studies", "phases", "trials", "study_trials", "events", "outbox", "study_summaries")
