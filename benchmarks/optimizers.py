@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 import json
 from pathlib import Path
+import random
 import statistics
 import sys
 import time
@@ -137,7 +138,8 @@ def measure(contest: Contest, width: int, layers: int, *, steps: int, cap_s: flo
     runners = [_runner(contest, c, width, shapes, device) for c in able]
     pool = [_normal(shapes, seed, device) for seed in range(1, GRADIENTS + 1)]
     for index in range(steps + 1):
-        for runner in runners:
+        # Another order every step: who comes after whom decides what is left in the caches.
+        for runner in random.Random(index).sample(runners, len(runners)):
             if runner.row.over_cap:
                 continue
             runner.take(pool[index % GRADIENTS], first=index == 0)
