@@ -74,13 +74,22 @@ def difference(a: Estimate, b: Estimate) -> Estimate:
     return Estimate(value=a.value - b.value, stderr=sqrt(va + vb), degrees=degrees, at_least=a.at_least or b.at_least)
 
 
-def from_intervals(night: Interval | None, baseline: Interval | None, degrees: float) -> Estimate | None:
-    """The change between two 95 % intervals, taken as independent; None where either is unbounded or missing."""
-    widths = [_half_width(interval) for interval in (night, baseline)]
-    if night is None or baseline is None or inf in widths:
+def from_intervals(
+    night: Interval | None, baseline: Interval | None, *, degrees: tuple[float, float]
+) -> Estimate | None:
+    """The change between two 95 % intervals, taken as independent; None where either is unbounded or missing.
+
+    `degrees` are of the noise that each of the two was fitted with, in the same order.
+    """
+    a, b = _estimate(night, degrees[0]), _estimate(baseline, degrees[1])
+    return None if a is None or b is None else difference(a, b)
+
+
+def _estimate(interval: Interval | None, degrees: float) -> Estimate | None:
+    half = _half_width(interval)
+    if interval is None or half == inf:
         return None
-    t = t_quantile(_TWO_SIDED_95, degrees)
-    return Estimate(value=night.value - baseline.value, stderr=sqrt(sum(w * w for w in widths)) / t, degrees=degrees)
+    return Estimate(value=interval.value, stderr=half / t_quantile(_TWO_SIDED_95, degrees), degrees=degrees)
 
 
 def _half_width(interval: Interval | None) -> float:

@@ -225,10 +225,10 @@ def _changed(
 ) -> tuple[CurveChange, Method]:
     """Paired where enough trials pair up, else from the intervals of the fits; what neither gives stays None."""
     paired = curve_change(before, then, now)
-    degrees = min(seed_degrees(then), seed_degrees(now))
+    degrees = (seed_degrees(now), seed_degrees(then))
     fits = CurveChange(
-        shift=from_intervals(after.optimum_octaves, before.optimum_octaves, degrees),
-        loss=from_intervals(after.loss_nats, before.loss_nats, degrees),
+        shift=from_intervals(after.optimum_octaves, before.optimum_octaves, degrees=degrees),
+        loss=from_intervals(after.loss_nats, before.loss_nats, degrees=degrees),
     )
     if paired.loss is None:
         return fits, Method.INTERVALS

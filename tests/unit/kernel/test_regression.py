@@ -64,10 +64,21 @@ def test_differences_add_variances_and_join_degrees_as_welch_does() -> None:
 
 def test_intervals_that_are_unbounded_are_not_compared() -> None:
     whole = Interval(value=1.0, low=0.5, high=1.5)
-    assert from_intervals(whole, Interval(value=1.0, low=None, high=2.0), 5) is None
-    found = from_intervals(whole, Interval(value=0.0, low=-0.5, high=0.3), 5)
+    assert from_intervals(whole, Interval(value=1.0, low=None, high=2.0), degrees=(5, 5)) is None
+    found = from_intervals(whole, Interval(value=0.0, low=-0.5, high=0.3), degrees=(5, 5))
     assert found is not None
     assert (found.value, found.stderr) == (1.0, pytest.approx(0.5 * sqrt(2.0) / stats.t.isf(0.025, 5)))
+    assert found.degrees == pytest.approx(10)
+
+
+def test_each_interval_is_undone_by_its_own_degrees() -> None:
+    found = from_intervals(
+        Interval(value=1.0, low=0.7, high=1.3), Interval(value=0.0, low=-0.4, high=0.4), degrees=(4, 9)
+    )
+    night, baseline = (0.3 / stats.t.isf(0.025, 4)) ** 2, (0.4 / stats.t.isf(0.025, 9)) ** 2
+    assert found is not None
+    assert found.stderr == pytest.approx(sqrt(night + baseline))
+    assert found.degrees == pytest.approx((night + baseline) ** 2 / (night**2 / 4 + baseline**2 / 9))
 
 
 def _trials(losses: Mapping[float, float | None], seeds: int = 2, noise: Sequence[float] = (0.0,)) -> list[NightTrial]:
