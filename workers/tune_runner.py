@@ -13,7 +13,7 @@ from typing import Any
 
 import ray
 from ray import tune
-from ray.exceptions import LocalRayletDiedError, NodeDiedError, OutOfDiskError, RayError
+from ray.exceptions import ActorUnavailableError, LocalRayletDiedError, NodeDiedError, OutOfDiskError, RayError
 from ray.tune import Callback, CheckpointConfig, FailureConfig, RunConfig, TuneConfig, Tuner
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
@@ -32,6 +32,9 @@ from workers.scratch import scratch
 DRAIN_SECONDS = 7.0
 #: What Ray says of an actor whose machine is gone; it has no error class of its own for that.
 NODE_LOST = "its node has died"
+#: Failures of the machine. Of a process that dies alone Ray knows the death within a second; an actor that it cannot
+#: reach and has no news of is on a node that vanished.
+MACHINE_LOST = (NodeDiedError, LocalRayletDiedError, OutOfDiskError, ActorUnavailableError)
 
 _log = structlog.get_logger(__name__)
 
@@ -133,13 +136,12 @@ def _reason(trial: Any) -> str:
     return text.strip() or "the worker died without a word"
 
 
-def _fault(trial: Any) -> Fault:
-    """Whose fault it is that a trial's process is gone."""
-    error = trial.get_pickled_error()  # written by Tune into its own scratch folder
+def fault_of_loss(error: object) -> Fault:
+    """Whose fault it is that a trial's process is gone, by what Ray says of it."""
     cause = getattr(error, "cause", None)
     if isinstance(cause, BaseException):  # what the trial raised on a GPU
         return fault_of(cause)
-    lost = isinstance(error, NodeDiedError | LocalRayletDiedError | OutOfDiskError) or NODE_LOST in str(error)
+    lost = isinstance(error, MACHINE_LOST) or NODE_LOST in str(error)
     return Fault.MACHINE if lost or getattr(error, "preempted", False) else Fault.TRIAL
 
 
@@ -271,7 +273,10 @@ class _Watch(Callback):
         reason = _reason(trial)
         if live is not None and live.overdue:
             reason = f"{live.overdue} and was killed\n{reason}"
-        self._engine.failed(key, reason, Fault.TRIAL if live is not None and live.overdue else _fault(trial))
+        overdue = live is not None and bool(live.overdue)
+        # Tune has written the error into its own scratch folder.
+        fault = Fault.TRIAL if overdue else fault_of_loss(trial.get_pickled_error())
+        self._engine.failed(key, reason, fault)
 
     def __reduce__(self) -> tuple[type[Callback], tuple[()]]:
         # As of _Supply.

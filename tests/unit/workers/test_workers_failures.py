@@ -1,9 +1,11 @@
 import errno
 
 import pytest
+from ray.exceptions import ActorDiedError, ActorUnavailableError, NodeDiedError, OutOfDiskError, RayTaskError
 
 from mutransfer.errors import ScalingError, SpecError, TransientError
 from workers.failures import Fault, delay_seconds, fault_of
+from workers.tune_runner import fault_of_loss
 
 
 @pytest.mark.parametrize(
@@ -21,6 +23,22 @@ from workers.failures import Fault, delay_seconds, fault_of
 )
 def test_whose_fault_an_exception_is(error: Exception, fault: Fault) -> None:
     assert fault_of(error) is fault
+
+
+@pytest.mark.parametrize(
+    ("error", "fault"),
+    [
+        (NodeDiedError("the node is gone"), Fault.MACHINE),
+        (OutOfDiskError("full"), Fault.MACHINE),
+        (ActorUnavailableError("Socket closed", actor_id=None), Fault.MACHINE),
+        (ActorDiedError(None), Fault.TRIAL),
+        (RayTaskError("train", "", OSError(errno.ENOSPC, "full")), Fault.MACHINE),
+        (RayTaskError("train", "", ValueError("poison")), Fault.TRIAL),
+        (None, Fault.TRIAL),
+    ],
+)
+def test_whose_fault_the_loss_of_a_process_is(error: Exception | None, fault: Fault) -> None:
+    assert fault_of_loss(error) is fault
 
 
 @pytest.mark.parametrize(("tries", "longest"), [(1, 1.0), (2, 2.0), (3, 4.0), (6, 32.0), (7, 60.0), (50, 60.0)])
