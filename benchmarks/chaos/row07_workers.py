@@ -8,13 +8,12 @@ import time
 
 from benchmarks.chaos.figures import Figure, Row, at_least, at_most, exactly, told
 from benchmarks.chaos.harness import Lab, Site, kill, outcome, stub_study, wait_until
-from benchmarks.chaos.stub_optimizer import Step, read_steps
+from benchmarks.chaos.stub_optimizer import Step, Trial, read_steps
 from mutransfer.trial import TrialSpec
 from tests.driver_support import DriverProcess
 
 CHECKPOINT_SECONDS = 0.5
 WIDTHS = (8, 16)
-Trial = tuple[float, int]
 
 
 @dataclass(frozen=True, kw_only=True)

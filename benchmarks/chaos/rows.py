@@ -6,6 +6,7 @@ from benchmarks.chaos import (
     row03_two_dispatchers,
     row04_takeover,
     row05_restarts,
+    row06_mlflow,
     row07_workers,
     row08_drain,
     row09_cancel,
@@ -19,7 +20,7 @@ from benchmarks.chaos import (
 from benchmarks.chaos.figures import Row
 
 _MODULES = (
-    row01_kills, row02_controller, row03_two_dispatchers, row04_takeover, row05_restarts, row07_workers,
+    row01_kills, row02_controller, row03_two_dispatchers, row04_takeover, row05_restarts, row06_mlflow, row07_workers,
     row08_drain, row09_cancel, row10_clock, row11_poison, row12_machine, row13_node, row14_api,
     row15_disk,
 )  # fmt: skip

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 MLFLOW = "mlflow"
+Trial = tuple[float, int]  # peak learning rate (octaves), width
 
 
 class Witnessed(torch.optim.AdamW):
@@ -80,7 +81,7 @@ class Step:
     mlflow: bool
 
     @property
-    def trial(self) -> tuple[float, int]:
+    def trial(self) -> Trial:
         """Which trial took it."""
         return self.lr_octaves, self.width
 
