@@ -172,7 +172,9 @@ def _database() -> Iterator["Session"]:
 
     url = Settings().prepare_home().database_url
     if migrate.current(url) != migrate.head():
-        raise SpecError.at("MUTRANSFER_DATABASE_URL", "this database is not up to date: run `mutransfer migrate` first")
+        raise SpecError.at(
+            "MUTRANSFER_DATABASE_URL", "this database is not up to date: run `mutransfer db upgrade` first"
+        )
     engine = make_engine(url)
     try:
         with acting(Actor(id="shell", name=getpass.getuser())), session_factory(engine).begin() as session:

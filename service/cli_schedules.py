@@ -89,6 +89,8 @@ def show(which: Which, url: Url = None, json: Json = False) -> None:
     pinned = ", pinned by hand" if found.baseline_pinned else ""
     out.print(f"baseline: {found.baseline_study_id or 'none yet'} (policy {found.baseline.policy.value}{pinned})")
     out.print(f"last night: {_latest(found)}", markup=False)
+    if found.refused:
+        out.print(f"this version takes its study no longer, nights are skipped: {found.refused}", markup=False)
 
 
 def change(

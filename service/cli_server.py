@@ -10,7 +10,6 @@ def register(app: typer.Typer) -> None:
     """Add the commands."""
     panel = "Serve"
     app.command("up", rich_help_panel=panel)(up)
-    app.command("migrate", rich_help_panel=panel)(migrate)
     app.command("controller", rich_help_panel=panel)(controller)
     app.command("dispatcher", rich_help_panel=panel)(dispatcher)
     app.command("scheduler", rich_help_panel=panel)(scheduler)
@@ -35,14 +34,6 @@ def up(
     settings = Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
     options = UpOptions(token=token, mlflow=mlflow, max_studies=max_studies, driver=driver)
     serve(settings, options, announce=lambda line: typer.echo(line), say=lambda line: typer.echo(line, err=True))
-
-
-def migrate() -> None:
-    """Bring the database at MUTRANSFER_DATABASE_URL up to date (`up` does this by itself)."""
-    from service.db.migrate import upgrade
-    from service.settings import Settings
-
-    upgrade(Settings().prepare_home().database_url)
 
 
 def controller() -> None:

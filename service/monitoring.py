@@ -40,7 +40,7 @@ def ready(context: ContextDep, request: Request) -> Health:
     wanted: str = request.app.state.revision
     if found != wanted:
         raise NotReadyError(
-            f"the database is at revision {found}, this version needs {wanted}: run `mutransfer migrate`"
+            f"the database is at revision {found}, this version needs {wanted}: run `mutransfer db upgrade`"
         )
     return Health(version=__version__)
 

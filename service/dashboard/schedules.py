@@ -19,6 +19,7 @@ from service.reports.chart import Chart
 from service.reports.palette import LIGHT, THEMES, Theme
 from service.reports.trend_charts import trend_charts
 from service.schedules.slots import local_time
+from service.schedules.stored import stored_template
 from service.schedules.trend import trend
 
 _Text = Annotated[str | None, Query(max_length=MAX_TEXT)]
@@ -61,7 +62,8 @@ class ScheduleView:
     """Everything that the page of one schedule reads."""
 
     row: ScheduleRow
-    spec: StudySpec
+    spec: StudySpec | None
+    refused: str  # why there is none
     policy: str
     concurrency: str
     nights: tuple[NightLine, ...]
@@ -101,8 +103,9 @@ def schedule_view(session: Session, which: str, *, night: int | None, before: in
     chosen = _chosen(session, row, night, judged)
     judgement = Judgement.model_validate(chosen.judgement) if chosen is not None and chosen.judgement else None
     line = None if chosen is None else night_line(chosen, row.time_zone, judgement)
+    spec, refused = stored_template(row.spec)
     return ScheduleView(
-        row=row, spec=StudySpec.model_validate(row.spec), policy=POLICIES[BaselinePolicy(row.baseline_policy)],
+        row=row, spec=spec, refused=refused, policy=POLICIES[BaselinePolicy(row.baseline_policy)],
         concurrency=CONCURRENCIES[Concurrency(row.concurrency)], nights=lines,
         older=lines[-1].row.id if len(found) > SHOWN else None, chosen=line, judgement=judgement,
         charts=_charts(row, judged, LIGHT), headline=_headline(line),

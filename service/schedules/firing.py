@@ -6,11 +6,10 @@ study are written together, so that a crash leaves both or neither.
 
 from collections.abc import Sequence
 
-from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
 from mutransfer.errors import ConflictError, MutransferError, TransientError
-from mutransfer.spec import StudySpec
+from mutransfer.spec import parse_study
 from service.db import nights, studies
 from service.db.states import StudyState
 from service.db.states_schedules import Concurrency, NightState
@@ -99,14 +98,14 @@ def _start(session: Session, schedule: ScheduleRow, night: NightRow) -> None:
     """Submit the study of a waiting night; one that cannot be is skipped, and says why."""
     try:
         with session.begin_nested():
-            spec = StudySpec.model_validate(schedule.spec)
+            spec = parse_study(schedule.spec)
             submission = Submission(
                 spec=spec, trials_expected=estimate_study(spec).trials_expected, nonce=nonce_of(night)
             )  # fmt: skip
             night.study_id = studies.accept(session, submission).id
     except TransientError:
         raise
-    except (MutransferError, ValidationError) as error:
+    except MutransferError as error:
         nights.move(night, NightState.SKIPPED, reason=f"the study was refused: {error}")
     else:
         night.reason = ""

@@ -9,7 +9,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from mutransfer.base import Value
 from mutransfer.errors import Problem, SpecError
 from mutransfer.nights import Judgement, Sensitivity
-from mutransfer.spec import StudySpec
 from service.db.states_schedules import (
     BaselinePolicy,
     ChannelKind,
@@ -20,6 +19,7 @@ from service.db.states_schedules import (
 )
 from service.db.tables_schedules import ChannelRow, DeliveryRow, NightRow, ScheduleRow
 from service.schedules.slots import local_time
+from service.schedules.stored import stored_template
 from service.studies.schemas import API, EXAMPLE_STUDY, utc
 
 Name = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]*$")]
@@ -118,7 +118,8 @@ class ScheduleRead(BaseModel):
     project: str
     cron: str
     time_zone: str
-    study: StudySpec
+    study: dict[str, Any] = Field(description="The template, every field spelled out.")
+    refused: str = Field(description="Why this version takes the template no longer: nights are skipped. Else empty.")
     concurrency: Concurrency
     baseline: BaselineRule
     baseline_study_id: str | None
@@ -140,7 +141,8 @@ class ScheduleRead(BaseModel):
         rule = BaselineRule(policy=BaselinePolicy(row.baseline_policy), promote_after=row.promote_after)
         return cls(
             id=row.id, name=row.name, project=row.project, cron=row.cron, time_zone=row.time_zone,
-            study=StudySpec.model_validate(row.spec), concurrency=Concurrency(row.concurrency), baseline=rule,
+            study=dict(row.spec), refused=stored_template(row.spec)[1],
+            concurrency=Concurrency(row.concurrency), baseline=rule,
             baseline_study_id=row.baseline_study_id, baseline_at=utc(row.baseline_at),
             baseline_pinned=row.baseline_pinned, sensitivity=Sensitivity.model_validate(row.sensitivity),
             paused=row.next_at is None, next_at=utc(row.next_at), upcoming=[_utc(slot) for slot in upcoming],

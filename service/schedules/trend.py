@@ -4,7 +4,6 @@ from collections.abc import Iterable
 
 from mutransfer.nights import Figure, Judgement
 from mutransfer.result import Interval
-from mutransfer.spec import StudySpec
 from service.db.tables_schedules import NightRow, ScheduleRow
 from service.schedules.schemas import TrendPoint, TrendRead, TrendSeries
 from service.studies.schemas import utc
@@ -18,7 +17,7 @@ def trend(schedule: ScheduleRow, nights: Iterable[NightRow]) -> TrendRead:
             found = series.setdefault(figure.key, _series(figure))
             found.tolerance = figure.tolerance if figure.tolerance is not None else found.tolerance
             found.points.append(_point(night, figure))
-    axis = StudySpec.model_validate(schedule.spec).axis_name
+    axis = "width" if schedule.spec.get("depth") is None else "depth"
     return TrendRead(schedule_id=schedule.id, axis=axis, series=list(series.values()))
 
 

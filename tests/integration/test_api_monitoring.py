@@ -29,7 +29,7 @@ def test_a_service_is_ready_when_its_database_is_of_this_version(api: Api) -> No
     response = api.get("/readyz")
     assert response.status_code == 503
     assert response.headers["content-type"] == "application/problem+json"
-    assert "mutransfer migrate" in response.json()["detail"]
+    assert "mutransfer db upgrade" in response.json()["detail"]
     assert api.get("/healthz").status_code == 200
     with api.sessions.begin() as session:
         session.execute(text("DROP TABLE alembic_version"))

@@ -12,6 +12,7 @@ from mutransfer.errors import ConflictError, NotFoundError, SpecError
 from service import cli, cli_nightly, cli_schedules
 from service.app import create_app
 from service.client import Client
+from service.db.tables_schedules import ScheduleRow
 from service.schedules.scheduler import Scheduler
 from tests import study_builders as build
 from tests.integration.api_fixtures import Api, finish_study, served
@@ -75,6 +76,29 @@ def test_what_is_wrong_is_named_and_nothing_is_made(api: Api) -> None:
     assert problems(api.post(SCHEDULES, json=document(cron="* * * * * *")))["cron"]
     assert api.post(SCHEDULES, content=b"[", headers={"Content-Type": "application/json"}).status_code == 400
     assert api.get(SCHEDULES).json()["items"] == []
+
+
+def test_a_template_that_this_version_takes_no_longer_is_told_and_skips_nights(
+    api: Api, client: Client, tick: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli_schedules, "connect", lambda _url: Client(client.url))
+    made = client.schedules.create(document())
+    with api.sessions.begin() as session:
+        row = session.get_one(ScheduleRow, made.id)
+        row.spec = {**row.spec, "widths": {**row.spec["widths"], "of_an_older_version": 1}}
+        row.next_at = 1.0
+    (listed,) = client.schedules.all()
+    assert "of_an_older_version" in listed.refused
+    assert listed.study["widths"]["of_an_older_version"] == 1
+    assert "of_an_older_version" in CliRunner().invoke(cli.app, ["schedules", "show", made.id]).stdout
+    page = api.get(f"/schedules/{made.id}")
+    assert (page.status_code, "takes the study no longer" in page.text) == (200, True)
+    assert api.get(f"{SCHEDULES}/{made.id}/trend").status_code == 200
+    tick()
+    night = client.schedules.get(made.id).latest
+    assert night is not None
+    assert (night.state.value, "of_an_older_version" in night.reason) == ("skipped", True)
+    assert client.schedules.change(made.id, {"study": build.document()}).refused == ""
 
 
 def test_a_night_runs_now_is_judged_and_is_shown(

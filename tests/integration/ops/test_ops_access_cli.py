@@ -67,8 +67,8 @@ def test_projects_and_the_audit_log(home: Path) -> None:
 def test_the_first_token_without_a_service(tmp_path: Path) -> None:
     env = {"MUTRANSFER_HOME": str(tmp_path), "MUTRANSFER_HOST": "0.0.0.0", "MUTRANSFER_EMBEDDED": "false"}
     early = cli("token", "create", "first", "--scope", "admin", "--local", **env)
-    assert (early.exit_code, "mutransfer migrate" in early.stderr) == (2, True)
-    assert cli("migrate", **env).exit_code == 0
+    assert (early.exit_code, "mutransfer db upgrade" in early.stderr) == (2, True)
+    assert cli("db", "upgrade", **env).exit_code == 0
     secret = cli("token", "create", "first", "--scope", "admin", "--local", **env).stdout.strip()
     settings = Settings(home=tmp_path, embedded=False)
     with capture_logs(), served(create_app(settings)) as url:
