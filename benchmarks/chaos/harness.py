@@ -99,8 +99,14 @@ class Site(Bench):
 
     def logs(self) -> str:
         """The end of everything that was logged."""
-        paths = sorted([*self.home.glob("driver-*.log"), *self.home.glob("logs/*.log")])
-        return "\n".join(f"== {path.name}\n{path.read_text(errors='replace')[-3000:]}" for path in paths)
+        return "\n".join(f"== {path.name}\n{path.read_text(errors='replace')[-3000:]}" for path in self._log_paths())
+
+    def _log_paths(self) -> list[Path]:
+        return sorted([*self.home.glob("driver-*.log"), *self.home.glob("logs/*.log")])
+
+    def said(self, words: str) -> int:
+        """How often any process has logged `words`."""
+        return sum(path.read_text(errors="replace").count(words) for path in self._log_paths())
 
     def driver_pids(self) -> list[int]:
         """Drivers that live."""

@@ -1,6 +1,6 @@
 """Row 7: the process that trains is killed at a random step; what it lost, and whether the end is bit-equal."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 import tempfile
@@ -26,6 +26,15 @@ class Size:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Victim:
+    """A process that was killed while it trained `trial`. Times are of the machine's monotonic clock."""
+
+    trial: Trial
+    pid: int
+    killed_at: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Lost:
     """What one kill cost: training time since the last checkpoint, in which the longest single step took `step`."""
 
@@ -40,68 +49,58 @@ def run(lab: Lab, size: Size) -> list[Figure]:
     with lab.site(**environment) as site:
         spec = stub_study(site, rates=size.rates, widths=WIDTHS, seconds=size.seconds, steps=size.steps)
         site.submit(spec)
-        lost: dict[Trial, Lost] = {}
+        victims: dict[Trial, Victim] = {}
         with site.driver(site.claim(3600.0)) as driver:
-            while len(lost) < size.rates * len(WIDTHS):
-                trial, cost = _kill_one(lab, site, driver, size, spared=lost)
-                lost[trial] = cost
-                lab.say(f"kill {len(lost)}: {cost.steps} steps, {cost.seconds:.2f} s redone")
+            while len(victims) < size.rates * len(WIDTHS):
+                victim = _kill_one(lab, site, driver, size, spared=victims)
+                victims[victim.trial] = victim
+                lab.say(f"kill {len(victims)}: the trial of {victim.trial[0]:g} octaves at width {victim.trial[1]}")
             status = driver.wait(600)
+        steps = read_steps(site.steps)
+        lost = [_cost(steps, victim) for victim in victims.values()]
         found, losses = outcome(site), _losses(site)
         undisturbed = _undisturbed(site, losses)
-    worst = max(lost.values(), key=lambda cost: cost.seconds - cost.step_seconds)
+    worst = max(lost, key=lambda cost: cost.seconds - cost.step_seconds)
     return [
         at_least("workers killed", len(lost), size.rates * len(WIDTHS)),
         exactly("driver's exit status", status, 0),
         exactly("results", found["results"], size.rates * len(WIDTHS)),
         exactly("trials given up", found["given up"], 0),
         at_most("work redone, less the step under way (s)", worst.seconds - worst.step_seconds, CHECKPOINT_SECONDS),
-        told("steps redone at most", max(cost.steps for cost in lost.values())),
+        told("steps redone at most", max(cost.steps for cost in lost)),
         told("steps of all trials", size.steps * len(losses)),
         exactly("losses that differ in any bit", sum(losses[key] != undisturbed[key] for key in losses), 0),
     ]
 
 
-def _kill_one(
-    lab: Lab, site: Site, driver: DriverProcess, size: Size, *, spared: Iterable[Trial]
-) -> tuple[Trial, Lost]:
-    """Kill the worker of the next trial at a random step; what it cost is known when the trial goes on."""
+def _kill_one(lab: Lab, site: Site, driver: DriverProcess, size: Size, *, spared: Iterable[Trial]) -> Victim:
+    """Kill the worker of the next trial that was not hit yet, at a random step. It is tried again after the others."""
     at = lab.rng.randrange(1, size.steps - 1)
-    before = _wait(site, driver, lambda steps: _reached(steps, at, spared), "a trial at the step")
-    time.sleep(lab.rng.uniform(0.0, size.seconds / size.steps))
-    kill([before.pid])
-    killed_at = time.monotonic()
-    after = _wait(
-        site, driver, lambda steps: next((s for s in steps if s.trial == before.trial and s.at > killed_at), None),
-        "the trial elsewhere",
-    )  # fmt: skip
-    done = [s for s in read_steps(site.steps) if s.trial == before.trial and s.pid == before.pid]
-    kept = [s.at for s in done if s.step < after.step]
-    redone = [s for s in done if s.step >= after.step]
-    times = [kept[-1]] if kept else [done[0].at]
-    times += [s.at for s in redone]
-    longest = max((b - a for a, b in zip(times, [*times[1:], killed_at], strict=True)), default=0.0)
-    return before.trial, Lost(seconds=killed_at - times[0], step_seconds=longest, steps=len(redone))
-
-
-def _reached(steps: list[Step], at: int, spared: Iterable[Trial]) -> Step | None:
-    """The last step of a trial that was not hit yet, is at step `at` or beyond, and has not ended."""
-    return steps[-1] if steps and steps[-1].trial not in spared and steps[-1].step >= at else None
-
-
-def _wait(site: Site, driver: DriverProcess, look: Callable[[list[Step]], Step | None], what: str) -> Step:
     found: list[Step] = []
 
-    def seen() -> bool:
-        step = look(read_steps(site.steps))
-        if step is not None:
-            found.append(step)
+    def reached() -> bool:
+        steps = read_steps(site.steps)
+        if steps and steps[-1].trial not in spared and steps[-1].step >= at:
+            found.append(steps[-1])
         elif driver.popen.poll() is not None:
-            raise TimeoutError(f"the driver ended before {what}:\n{site.logs()}")
-        return step is not None
+            raise TimeoutError(f"the driver ended before a trial was at step {at}:\n{site.logs()}")
+        return bool(found)
 
-    wait_until(seen, what=what, every=0.01)
-    return found[0]
+    wait_until(reached, what=f"a trial at step {at}", every=0.01)
+    time.sleep(lab.rng.uniform(0.0, size.seconds / size.steps))
+    kill([found[0].pid])
+    return Victim(trial=found[0].trial, pid=found[0].pid, killed_at=time.monotonic())
+
+
+def _cost(steps: list[Step], victim: Victim) -> Lost:
+    """What the process that went on had to do again."""
+    again = next(s for s in steps if s.trial == victim.trial and s.pid != victim.pid and s.at > victim.killed_at)
+    done = [s for s in steps if s.trial == victim.trial and s.pid == victim.pid]
+    kept = [s.at for s in done if s.step < again.step]
+    redone = [s for s in done if s.step >= again.step]
+    times = [kept[-1] if kept else done[0].at, *(s.at for s in redone)]
+    longest = max((b - a for a, b in zip(times, [*times[1:], victim.killed_at], strict=True)), default=0.0)
+    return Lost(seconds=victim.killed_at - times[0], step_seconds=longest, steps=len(redone))
 
 
 def _losses(site: Site) -> Mapping[str, float | None]:

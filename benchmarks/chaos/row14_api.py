@@ -39,7 +39,7 @@ def run(lab: Lab, size: Size) -> list[Figure]:
             url, examples=size.examples, seconds=size.seconds, token=token, study_id=study_id,
             number=lab.rng.randrange(1 << 30), rows=lambda: _rows(site),
         )  # fmt: skip
-        alive, unhandled = controller.poll() is None, site.logs().count("unhandled error")
+        alive, unhandled = controller.poll() is None, site.said("unhandled error")
     for what, how in found.faults.items():
         lab.say(f"{what}: {how[:500]}")
     return _figures(found, size, alive=alive, unhandled=unhandled)

@@ -51,10 +51,10 @@ def _checkpoints(lab: Lab, size: Size) -> list[Figure]:
         kept = _spoil_newest(site)
         kill([second.pid])
         site.wait_ended(1)
-        found, logs = outcome(site), site.logs()
+        found, refused = outcome(site), site.said("free space in the storage")
         again = [s.step for s in read_steps(site.steps) if s.trial == second.trial and s.pid != second.pid]
     return [
-        at_least("checkpoints refused for want of room, and said so", logs.count("free space in the storage"), 1),
+        at_least("checkpoints refused for want of room, and said so", refused, 1),
         exactly("resumed from the checkpoint before the corrupt one, at step", min(again, default=0) - 1, kept),
         exactly("results", found["results"], size.rates),
         exactly("trials given up", found["given up"], 0),
