@@ -19,13 +19,14 @@ class Actions:
     pause: bool
     resume: bool
     retry: bool
+    priority: bool
     extend: bool
     clone: bool
 
     @property
     def any(self) -> bool:
         """Whether there is a button at all."""
-        return any((self.cancel, self.pause, self.resume, self.retry, self.extend, self.clone))
+        return any((self.cancel, self.pause, self.resume, self.retry, self.priority, self.extend, self.clone))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +52,7 @@ def actions(state: StudyState, *, allowed: bool, can_clone: bool) -> Actions:
         pause=allowed and state in (StudyState.QUEUED, StudyState.RUNNING),
         resume=allowed and state in _AT_REST,
         retry=allowed and state in _FAILED,
+        priority=allowed and state in _STOPS,
         extend=allowed and state.is_final,
         clone=allowed and can_clone,
     )

@@ -13,25 +13,29 @@ from service.db import summaries
 from service.db.events import Event, EventKind
 from service.db.states import StudyState
 from service.db.studies import Tally, tallies
+from service.db.study_lists import Order, ordered
 from service.db.tables import EventRow, StudyRow, StudyTrialRow, SummaryRow, TrialRow
+from service.studies.listing import place_at
 
 PAGE_SIZE = 50
 
 
 @dataclass(frozen=True, kw_only=True)
 class Filters:
-    """What a list of studies shows: all of it is in the page's URL. `before` is the id that the page starts below."""
+    """What a list of studies shows: all of it is in the page's URL. `cursor`: the study that the page starts after."""
 
     state: StudyState | None = None
     verdict: Outcome | None = None
     search: str = ""
-    before: str | None = None
+    order: Order = Order.NEWEST
+    cursor: str | None = None
 
     def query(self, **changes: str | None) -> dict[str, str]:
         """The URL's query parameters, with some changed or (None) left out."""
         own = {
             "state": self.state.value if self.state else None, "verdict": self.verdict.value if self.verdict else None,
-            "q": self.search or None, "before": self.before,
+            "q": self.search or None, "sort": None if self.order is Order.NEWEST else self.order.value,
+            "cursor": self.cursor,
         }  # fmt: skip
         return {name: value for name, value in (own | changes).items() if value}
 
@@ -46,15 +50,14 @@ class StudyLine:
 
 
 def list_studies(session: Session, filters: Filters) -> tuple[list[StudyLine], bool]:
-    """One page of studies, newest first, and whether older ones follow."""
-    query = select(StudyRow).order_by(StudyRow.id.desc()).limit(PAGE_SIZE + 1).options(defer(StudyRow.facts))
+    """One page of studies, and whether more follow. Raises SpecError for a cursor that is none, or of another order."""
+    after = place_at(filters.cursor, filters.order) if filters.cursor else None
+    query = ordered(select(StudyRow).options(defer(StudyRow.facts)), filters.order, after=after).limit(PAGE_SIZE + 1)
     if filters.state is not None:
         query = query.where(StudyRow.state == filters.state)
     if filters.verdict is not None:
         judged = select(SummaryRow.study_id).where(SummaryRow.verdicts.contains(summaries.mark(filters.verdict)))
         query = query.where(StudyRow.id.in_(judged))
-    if filters.before:
-        query = query.where(StudyRow.id < filters.before)
     if filters.search:
         wanted = filters.search.lower()
         query = query.where(

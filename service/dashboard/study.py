@@ -14,6 +14,7 @@ from service.dashboard.answers import number
 from service.dashboard.frame import MAX_TEXT, Frame, Route
 from service.dashboard.study_page import Asked, page_charts, page_training, study_view
 from service.db import studies
+from service.db.actions import MAX_PRIORITY
 from service.db.events import EventKind
 from service.db.states import StudyState
 from service.reports import training_chart
@@ -48,7 +49,7 @@ class Study:
             may = actions(StudyState(view.row.state), allowed=may_change(), can_clone=self._frame.has("submit"))
             return self._frame.html(
                 request, "study.html", here="home", view=view, kinds=kinds, may=may,
-                extend_fields=extend_fields(view.spec) if may.extend else (),
+                extend_fields=extend_fields(view.spec) if may.extend else (), most_priority=MAX_PRIORITY,
             )  # fmt: skip
 
         return self._frame.read(request, answer)

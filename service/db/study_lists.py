@@ -66,13 +66,17 @@ class StudyFilter:
 
 def find(session: Session, wanted: StudyFilter, order: Order, *, after: Place | None, limit: int) -> Sequence[StudyRow]:
     """Up to `limit` studies beyond the place `after`, without their large columns."""
-    place = tuple_(order.column, StudyRow.id)
     query = _narrowed(select(StudyRow).options(defer(StudyRow.spec), defer(StudyRow.facts)), wanted)
+    return session.scalars(ordered(query, order, after=after).limit(limit)).all()
+
+
+def ordered(query: Select[StudyRow], order: Order, *, after: Place | None) -> Select[StudyRow]:
+    """The query in this order, from beyond the place `after`."""
+    place = tuple_(order.column, StudyRow.id)
     if after is not None:
         query = query.where(place < after if order.is_descending else place > after)
     columns = dict.fromkeys((order.column, StudyRow.id))
-    query = query.order_by(*(column.desc() if order.is_descending else column.asc() for column in columns))
-    return session.scalars(query.limit(limit)).all()
+    return query.order_by(*(column.desc() if order.is_descending else column.asc() for column in columns))
 
 
 def place_of(row: StudyRow, order: Order) -> Place:

@@ -11,7 +11,10 @@ from service import cursors
 from service.db import study_lists
 from service.db.states import StudyState
 from service.db.study_lists import Order, Place, StudyFilter
+from service.db.tables import StudyRow
 from service.studies import rendered
+
+MAX_CURSOR = 500  # characters
 
 
 class StudyQuery(BaseModel):
@@ -28,7 +31,7 @@ class StudyQuery(BaseModel):
     sort: Order = Order.NEWEST
     limit: int = Field(default=50, ge=1, le=200)
     cursor: str | None = Field(
-        default=None, max_length=500, description="`next_cursor` of the page before; of the same `sort`."
+        default=None, max_length=MAX_CURSOR, description="`next_cursor` of the page before; of the same `sort`."
     )
 
     def filter(self) -> StudyFilter:
@@ -41,13 +44,21 @@ class StudyQuery(BaseModel):
 
     def place(self) -> Place | None:
         """Where the page begins. Raises SpecError for a cursor that is none, or of another order."""
-        if not self.cursor:
-            return None
-        kind = float if self.sort.removeprefix("-") == "updated" else str
-        order, value, study_id = cursors.decode(self.cursor, str, kind, str)
-        if order != self.sort:
-            raise SpecError.at("cursor", f"belongs to a list of sort={order}: ask for that, or begin without a cursor")
-        return value, study_id
+        return place_at(self.cursor, self.sort) if self.cursor else None
+
+
+def place_at(cursor: str, sort: Order) -> Place:
+    """The place that `cursor_at` wrote down. Raises SpecError for a cursor that is none, or of another order."""
+    kind = float if sort.removeprefix("-") == "updated" else str
+    order, value, study_id = cursors.decode(cursor, str, kind, str)
+    if order != sort:
+        raise SpecError.at("cursor", f"belongs to a list of sort={order}: ask for that, or begin without a cursor")
+    return value, study_id
+
+
+def cursor_at(row: StudyRow, sort: Order) -> str:
+    """Where a study is in a list of this order, for an address."""
+    return cursors.encode([sort, *study_lists.place_of(row, sort)])
 
 
 def page_text(session: Session, query: StudyQuery) -> str:
@@ -55,7 +66,7 @@ def page_text(session: Session, query: StudyQuery) -> str:
     rows = study_lists.find(session, query.filter(), query.sort, after=query.place(), limit=query.limit + 1)
     shown, following = rows[: query.limit], None
     if len(rows) > query.limit:
-        following = cursors.encode([query.sort, *study_lists.place_of(shown[-1], query.sort)])
+        following = cursor_at(shown[-1], query.sort)
     return rendered.page_text(session, shown, following)
 
 

@@ -6,6 +6,7 @@ import re
 from playwright.sync_api import Page, expect
 import pytest
 
+from service.dashboard import queries
 from service.db import studies
 from service.db.session import reading
 from service.reports import write_report
@@ -41,6 +42,33 @@ def test_filters_are_in_the_address(visitor: Visitor, site: Seeded) -> None:
     page.wait_for_url("**/?verdict=inconclusive")
     assert {"too-noisy", "narrow-limits"} <= set(names(page))
     assert "quickstart" not in names(page)
+
+
+def test_the_list_is_ordered_as_the_address_says(visitor: Visitor, site: Seeded) -> None:
+    page = visitor.open("/?state=completed")
+    newest = names(page)
+    page.get_by_label("Order").select_option("by name")
+    page.wait_for_url("**/?state=completed&sort=name")
+    assert names(page) == sorted(newest)
+    page.get_by_label("Order").select_option("oldest first")
+    page.wait_for_url("**/?state=completed&sort=created")
+    assert names(page) == newest[::-1]
+    page.get_by_label("Order").select_option("newest first")
+    page.wait_for_url("**/?state=completed")
+    assert names(page) == newest
+
+
+def test_a_long_list_goes_on_in_its_order(visitor: Visitor, site: Seeded, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queries, "PAGE_SIZE", 3)
+    page = visitor.open("/?state=completed&sort=name")
+    assert names(page) == ["audited", "narrow-limits", "quickstart"]
+    page.get_by_role("link", name="More studies").click()
+    expect(page.locator(".study h2")).to_have_text(["too-noisy"])
+    page.get_by_role("link", name="First page").click()
+    expect(page.locator(".study h2").first).to_have_text("audited")
+    visitor.expects("404")
+    page.goto(visitor.url + "/?sort=name&cursor=nonsense")
+    expect(page.get_by_text("not a cursor that this service gave out")).to_be_visible()
 
 
 def test_the_list_shows_verdicts_and_leads_to_the_study(visitor: Visitor, site: Seeded) -> None:

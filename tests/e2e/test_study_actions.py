@@ -33,6 +33,24 @@ def test_pausing_and_resuming(visitor: Visitor, site: Seeded) -> None:
     expect(page.locator(".title .chip")).to_have_text("queued")
 
 
+def test_a_priority_is_set_while_a_study_waits(visitor: Visitor, site: Seeded) -> None:
+    study_id = Seeder(site).submit(study_spec("in-a-hurry"))
+    page = visitor.open(f"/studies/{study_id}")
+    page.locator("#actions").get_by_role("button", name="Priority").click()
+    number = page.get_by_role("spinbutton", name="Number")
+    assert number.input_value() == "0"
+    number.fill("101")
+    page.get_by_role("button", name="Set it").click()
+    assert number.evaluate("(field) => field.validity.rangeOverflow")
+    number.fill("40")
+    page.get_by_role("button", name="Set it").click()
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    with reading(site.sessions) as session:
+        assert studies.get(session, study_id).priority == 40
+    with site.sessions.begin() as session:
+        studies.cancel(session, study_id)
+
+
 def test_a_failed_study_is_tried_again(visitor: Visitor, site: Seeded) -> None:
     spec = study_spec("failed-once")
     Seeder(site).drive(simulate(spec, stop_after=2)).finish("failed", result=None, error="the disk is full")

@@ -63,7 +63,7 @@ async function act(form) {
   const output = form.querySelector("[role=alert]");
   const fields = Object.fromEntries([...new FormData(form)].filter(([, value]) => value !== ""));
   const body = form.dataset.action === "json" ? numbered(form, fields) : form.dataset.action === "patch" ? patch(form) : undefined;
-  const answer = await call("POST", form.getAttribute("action"), { body });
+  const answer = await call(form.dataset.method ?? "POST", form.getAttribute("action"), { body });
   if (answer.ok) location.reload();
   else output.textContent = answer.problem;
 }
