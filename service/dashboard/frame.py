@@ -14,6 +14,7 @@ from fastapi.responses import HTMLResponse
 from sqlalchemy.orm import Session
 
 from mutransfer.errors import NotFoundError
+from service.dashboard.actions import may_change
 from service.dashboard.assets import Assets
 from service.db.session import Sessions, reading
 from service.reports.templating import render
@@ -68,7 +69,7 @@ class Frame:
         """A page. `here` is the place in the navigation that it belongs to."""
         page = render(
             template, assets=self.assets, places=self._places, here=here, frame=self, request=request,
-            csrf=getattr(request.state, "csrf_token", ""), **context,
+            csrf=getattr(request.state, "csrf_token", ""), may_change=may_change(), **context,
         )  # fmt: skip
         return HTMLResponse(page, status_code=int(status), headers={"Cache-Control": NO_CACHE})
 

@@ -114,7 +114,12 @@ def renew(session: Session, study_id: str, epoch: int, ttl_seconds: float) -> No
 
 
 def release(session: Session, study_id: str, epoch: int, delay_seconds: float = 0.0) -> None:
-    """Free the lease if it is still at `epoch`; the epoch stays, the next claim raises it."""
+    """Free the lease if it is still at `epoch`; the epoch stays, the next claim raises it.
+
+    `delay_seconds`: for how long nobody may claim it, LONGEST_PAUSE_SECONDS at most.
+    """
+    if delay_seconds > LONGEST_PAUSE_SECONDS:
+        raise ValueError(f"a pause of {delay_seconds:g} s would be taken for a clock that was moved back")
     freed = (
         update(LeaseRow)
         .where(LeaseRow.study_id == study_id, LeaseRow.epoch == epoch)

@@ -14,6 +14,9 @@ from sqlalchemy.orm import Session
 from service.db.session import Sessions, db_now, execute, insert_all_new, insert_new, reading
 from service.db.tables import OutboxRow
 
+#: A message is tried again after this at the latest.
+LONGEST_DELAY_SECONDS = 15.0
+
 
 class OutboxKind(StrEnum):
     """What is told. `key` is the trial's for TRIAL_RESULT, else `message_key` of the study's revision."""
@@ -68,18 +71,20 @@ class Outbox:
     def due(self, *, limit: int = 100) -> list[Message]:
         """Undelivered messages whose time has come, oldest first.
 
-        A message waits behind an earlier one of its study that is being retried, so that order holds.
+        A message waits behind an earlier one of its study that is being retried, so that order holds. One that is to
+        wait longer than any may was written before the clock was moved back, and is due.
         """
+        waits = OutboxRow.next_at.between(db_now(), db_now() + LONGEST_DELAY_SECONDS)
         first = (
             select(OutboxRow.study_id, func.min(OutboxRow.id).label("id"))
-            .where(OutboxRow.done_at.is_(None), OutboxRow.next_at > db_now())
+            .where(OutboxRow.done_at.is_(None), waits)
             .group_by(OutboxRow.study_id)
             .subquery()
         )
         query = (
             select(OutboxRow)
             .outerjoin(first, first.c.study_id == OutboxRow.study_id)
-            .where(OutboxRow.done_at.is_(None), OutboxRow.next_at <= db_now())
+            .where(OutboxRow.done_at.is_(None), ~waits)
             .where(first.c.id.is_(None) | (OutboxRow.id < first.c.id))
             .order_by(OutboxRow.id)
             .limit(limit)
@@ -93,7 +98,9 @@ class Outbox:
         execute(self._sessions, statement)
 
     def retry(self, message_id: int, *, error: str, delay_seconds: float) -> None:
-        """Note a failed delivery and try again after `delay_seconds`."""
+        """Note a failed delivery and try again after `delay_seconds`, LONGEST_DELAY_SECONDS at most."""
+        if delay_seconds > LONGEST_DELAY_SECONDS:
+            raise ValueError(f"{delay_seconds:g} s is longer than {LONGEST_DELAY_SECONDS:g} s: `due` would not wait")
         statement = (
             update(OutboxRow)
             .where(OutboxRow.id == message_id)

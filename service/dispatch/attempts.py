@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
+from service.db.leases import LONGEST_PAUSE_SECONDS
+
 MAX_CRASHES = 3  # exits with an error of its own: the same input will likely fail again
 MAX_KILLS = 10  # ended by a signal (out of memory, an operator): the machine's fault, but not for ever
 EX_TEMPFAIL = 75  # the driver's word for "lost my lease" or "database away": never counted
@@ -45,7 +47,9 @@ def is_exhausted(failures: Sequence[Failure]) -> bool:
     return len(recent) - kills >= MAX_CRASHES or kills >= MAX_KILLS
 
 
-def retry_delay_seconds(tries: int, *, first: float = 1.0, longest: float = 30.0, draw: float = 0.0) -> float:
+def retry_delay_seconds(
+    tries: int, *, first: float = 1.0, longest: float = LONGEST_PAUSE_SECONDS, draw: float = 0.0
+) -> float:
     """How long to wait before try number `tries` + 1: doubles each time up to `longest`, less up to half of it.
 
     `draw` is uniform on [0, 1): studies that failed together do not all come back together.

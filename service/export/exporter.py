@@ -17,7 +17,7 @@ import structlog
 from mutransfer.errors import NotFoundError, TransientError
 from mutransfer.result import StudyResult
 from mutransfer.spec import StudySpec
-from service.db.outbox import Message, Outbox, OutboxKind
+from service.db.outbox import LONGEST_DELAY_SECONDS, Message, Outbox, OutboxKind
 from service.export import documents
 from service.export.documents import PARENT_TAG, TAG_KIND, TAG_STUDY, TAG_TRIAL, TAG_URL, milliseconds
 from service.export.records import Records, StudyRecord
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 POLL_SECONDS = 1.0
-LONGEST_DELAY_SECONDS = 15.0
 ReportWriter = Callable[[StudyResult, StudySpec, Path], None]
 
 log = structlog.get_logger(__name__)

@@ -1,8 +1,12 @@
 from collections.abc import Callable
 import time
 
-from service.db.outbox import Message, Outbox, OutboxKind, add_message
-from service.db.session import Sessions
+import pytest
+from sqlalchemy import update
+
+from service.db.outbox import LONGEST_DELAY_SECONDS, Message, Outbox, OutboxKind, add_message
+from service.db.session import Sessions, db_now
+from service.db.tables import OutboxRow
 
 Submit = Callable[..., str]
 
@@ -39,6 +43,19 @@ def test_a_message_being_retried_holds_back_its_study_only(sessions: Sessions, s
     retried = outbox.due()
     assert _keys(retried) == ["a", "b", "c"]
     assert retried[0].attempts == 1
+
+
+def test_a_clock_that_was_moved_back_holds_no_message_up(sessions: Sessions, submit: Submit) -> None:
+    study_id = submit()
+    _add(sessions, study_id, "before", "retried", "after")
+    outbox = Outbox(sessions)
+    with sessions.begin() as session:
+        session.execute(update(OutboxRow).where(OutboxRow.key == "before").values(next_at=db_now() + 3600.0))
+    assert _keys(outbox.due()) == ["before", "retried", "after"]
+    outbox.retry(outbox.due()[1].id, error="away", delay_seconds=LONGEST_DELAY_SECONDS)
+    assert _keys(outbox.due()) == ["before"]
+    with pytest.raises(ValueError, match="longer than"):
+        outbox.retry(outbox.due()[0].id, error="away", delay_seconds=LONGEST_DELAY_SECONDS + 1.0)
 
 
 def test_a_message_of_a_transaction_that_fails_is_never_sent(sessions: Sessions, submit: Submit) -> None:
