@@ -12,8 +12,9 @@ from tests.postgres_server import PostgresServer
 #: Rows with a whole Ray of their own run on one of the databases here; the long forms run on both. Row 10 has its short
 #: form in test_scheduler_clock.py, row 14 in test_api_schemathesis.py.
 CASES = [
-    (2, "sqlite"), (2, "postgresql"), (3, "sqlite"), (8, "postgresql"), (9, "sqlite"), (12, "sqlite"),
-    (12, "postgresql"),
+    (1, "sqlite"), (2, "sqlite"), (2, "postgresql"), (3, "sqlite"), (4, "postgresql"), (5, "postgresql"),
+    (6, "sqlite"), (7, "sqlite"), (8, "postgresql"), (9, "sqlite"), (11, "postgresql"), (12, "sqlite"),
+    (12, "postgresql"), (13, "postgresql"), (15, "sqlite"),
 ]  # fmt: skip
 
 
