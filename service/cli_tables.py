@@ -104,7 +104,8 @@ def plan_table(plan: "PlanEstimate", axis: str) -> Table:
         "total", "", "", numbers.count(plan.trials_expected), numbers.count(plan.trials_max), "", "",
         numbers.count(plan.tokens_expected), numbers.duration(plan.device_seconds_expected),
     )  # fmt: skip
-    return simple_table(labels, [*rows, total], right=labels[1:])
+    audit = ("audit, before them", *[""] * 7, numbers.duration(plan.audit_seconds))
+    return simple_table(labels, [*rows, total, *([audit] if plan.audit_seconds else [])], right=labels[1:])
 
 
 def reuse_line(reuse: "Reuse") -> str:

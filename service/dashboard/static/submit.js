@@ -102,6 +102,7 @@ function tellProblems(problems) {
 function tellPlan(plan) {
   find("plan-time").textContent = duration(plan.device_seconds_expected);
   find("plan-trials").textContent = `about ${count(plan.trials_expected)}`;
+  find("plan-audit").textContent = plan.audit_seconds ? `${duration(plan.audit_seconds)}, before them` : "none";
   find("plan-tokens").textContent = count(plan.tokens_expected);
   find("plan-most").textContent = `${count(plan.trials_max)} trials, ${duration(plan.device_seconds_max)}`;
   const { trials_known: known, trials_total: total, device_seconds_saved: saved, note } = plan.reuse;

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from mutransfer.plan import estimate
+from mutransfer.plan import AUDIT_STEP_RATIO, estimate
 from mutransfer.spec import StudySpec
 from tests.studies import SyntheticStudy, drifting_sp, three_arm_study
 
@@ -31,6 +31,17 @@ def test_totals_are_sums_over_curves_and_arms() -> None:
     assert [(c.phase, c.axis_value) for c in found.curves] == [
         ("search", 16), ("search", 32), ("transfer", 64), ("transfer", 128), ("verify", 64), ("verify", 128),
     ]  # fmt: skip
+
+
+def test_the_audit_is_told_apart() -> None:
+    """Three arms, two seeds, ten steps of 64 tokens at widths 16 and 32 and 64."""
+    spec = three_arm_study(audit={"widths": [16, 32, 64]})
+    found = estimate(spec, vocab=11, flops_per_second=1e6, seconds_per_step=0.5)
+    multiplied = sum(2 * 12 * width**2 + 11 * width for width in (16, 32, 64))
+    assert found.audit_seconds == pytest.approx(3 * 2 * 10 * AUDIT_STEP_RATIO * (1.5 + 6 * multiplied * 64 / 1e6))
+    plain = estimate(three_arm_study(), vocab=11, flops_per_second=1e6, seconds_per_step=0.5)
+    assert found == plain.model_copy(update={"audit_seconds": found.audit_seconds})
+    assert plain.audit_seconds == 0.0
 
 
 @pytest.mark.parametrize(

@@ -150,6 +150,11 @@ def test_spectral_normalisation_needs_no_multiplier() -> None:
     assert soap["blocks.0.mlp.up.weight"].norm == "spectral"
     assert soap["blocks.0.mlp.up.weight"].lr_multiplier == 1.0
     assert (soap["readout.weight"].norm, soap["readout.weight"].lr_multiplier) == ("", 1 / 4)  # AdamW's part
+    assert soap["readout.weight"].lr(1.0) == pytest.approx(0.3 / 4)
+    plain = _by_name(_trial(optimizer="soap", options={"spectral_norm": False}))
+    assert plain["readout.weight"].lr(1.0) == 1 / 4
+    own = _by_name(_trial(optimizer="soap", options={"spectral_norm": False, "adamw_lr_factor": 0.5}))
+    assert own["readout.weight"].lr(1.0) == 0.5 / 4
 
 
 @pytest.mark.parametrize("options", [{"spectral_norm": False}, {}])
