@@ -1,11 +1,22 @@
 """Eigenbases and inverse powers of symmetric positive semidefinite matrices, one `(n, n)` or a stack `(S, n, n)`.
 
-Inverse powers go through `eigh`. The alternative, a coupled Newton iteration, needs integer roots and some twenty
-steps of four to five products at the condition numbers met here, and loses half the digits; `eigh` costs about ten.
+Inverse powers go through `eigh`, which on a CPU costs about ten products. On CUDA, where it takes most stacks one
+matrix after the other, those go through Newton's iteration (optimizers.newton): some twenty steps of three or four
+products, of all matrices at once. `python -m benchmarks.roots` times both.
 """
+
+from collections.abc import Sequence
+import math
 
 import torch
 from torch import Tensor
+
+from optimizers.newton import newton_inverse_root, newton_power
+
+#: On CUDA, sizes above the first have no batched solver, and up to the second Newton's iteration is faster than `eigh`;
+#: its calls, some 400, cost as much as `eigh` of 8 matrices of 64, or of one of 512 (H200, docs/optimizer-speed.md).
+NEWTON_SIZES = (32, 1024)
+NEWTON_ROWS = 512
 
 
 def finite_eigh(A: Tensor) -> tuple[Tensor, Tensor]:
@@ -35,13 +46,39 @@ def inverse_root(A: Tensor, *, exponent: float, eps: float = 0.0, relative: floa
     """`(A + (eps + relative * l) I) ** -exponent`, with `l` the largest eigenvalue.
 
     Eigenvalues below `l` times the dtype's epsilon are rounding errors of either sign, and are raised to that. A zero
-    matrix gives the identity: with nothing known there is nothing to precondition by.
+    matrix gives the identity: with nothing known there is nothing to precondition by. The device decides how,
+    see `is_faster_by_newton`.
     """
+    power = newton_power(exponent)
+    if power is not None and is_faster_by_newton(A.shape, A.device, A.dtype):
+        return inverse_root_by_newton(A, power=power, eps=eps, relative=relative)
+    return inverse_root_by_eigh(A, exponent=exponent, eps=eps, relative=relative)
+
+
+def is_faster_by_newton(shape: Sequence[int], device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether matrices `(S, N, N)` or `(N, N)` go by Newton's iteration: enough, in single precision, on CUDA."""
+    smallest, largest = NEWTON_SIZES
+    fits = smallest < shape[-1] <= largest and math.prod(shape[:-1]) >= NEWTON_ROWS
+    return fits and device.type == "cuda" and dtype == torch.float32
+
+
+def inverse_root_by_eigh(A: Tensor, *, exponent: float, eps: float = 0.0, relative: float = 0.0) -> Tensor:
+    """`inverse_root` for every exponent, through eigenvalues."""
     values, vectors = finite_eigh(A)
     top = values[..., -1:]
     raised = values.maximum(top * torch.finfo(A.dtype).eps) + (eps + relative * top)
     root = (vectors * raised.pow(-exponent).unsqueeze(-2)) @ vectors.mT
     return torch.where(top.unsqueeze(-1) == 0.0, torch.eye(A.shape[-1], dtype=A.dtype, device=A.device), root)
+
+
+def inverse_root_by_newton(A: Tensor, *, power: int, eps: float = 0.0, relative: float = 0.0) -> Tensor:
+    """`inverse_root` for the exponent `1 / power`, by products; by eigenvalues where those did not converge."""
+    stack = A if A.ndim == 3 else A.unsqueeze(0)
+    roots, good = newton_inverse_root(stack, power=power, eps=eps, relative=relative)
+    if not bool(good.all()):
+        rest = ~good
+        roots[rest] = inverse_root_by_eigh(stack[rest], exponent=1.0 / power, eps=eps, relative=relative)
+    return roots.view_as(A)
 
 
 def power_iteration_qr(A: Tensor, Q: Tensor) -> tuple[Tensor, Tensor]:
