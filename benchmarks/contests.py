@@ -126,7 +126,7 @@ def _lamb() -> Contest:
 
 def _estimates(parameters: Iterable[Tensor]) -> list[Tensor]:
     generator = torch.Generator().manual_seed(7)
-    return [0.1 * torch.randn(p.shape, generator=generator).to(p.device) for p in parameters]
+    return [0.1 * torch.randn(p.shape, generator=generator, device="cpu").to(p.device) for p in parameters]
 
 
 def _our_sophia(parameters: list[Tensor], estimator: str) -> Step:

@@ -170,7 +170,7 @@ def _runner(
 
 def _normal(shapes: Iterable[tuple[int, int]], seed: int, device: str) -> list[Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    return [torch.randn(shape, generator=generator).to(device) for shape in shapes]
+    return [torch.randn(shape, generator=generator, device="cpu").to(device) for shape in shapes]
 
 
 def goals(contest: Contest, rows: Sequence[Row]) -> list[Goal]:

@@ -14,6 +14,7 @@ from mutransfer.roles import ParameterRole
 from mutransfer.spec import ModelSpec
 from mutransfer.trial import TrialSpec
 from tests.trials import small_trial
+from tests.unit.optimizers.support import normal
 
 VOCAB = 11
 
@@ -31,7 +32,7 @@ def _llama(trial: TrialSpec) -> Llama:
 
 
 def test_rope_is_multiplication_by_unit_complex_numbers() -> None:
-    x_BHTK = torch.randn(2, 3, 7, 10, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x_BHTK = normal(2, 3, 7, 10, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     angles_TP = rope_angles(7, 10, 10_000.0)
     ours = rotate(x_BHTK, angles_TP.cos(), angles_TP.sin())
     turned = torch.complex(x_BHTK[..., :5], x_BHTK[..., 5:]).clone()
@@ -43,7 +44,7 @@ def test_rope_is_multiplication_by_unit_complex_numbers() -> None:
 
 
 def test_logits_of_attention_depend_on_the_distance_alone() -> None:
-    q_K, k_K = torch.randn(2, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    q_K, k_K = normal(2, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     angles_TP = rope_angles(40, 8, 100.0)
     q_TK, k_TK = (rotate(x.expand(40, 8), angles_TP.cos(), angles_TP.sin()) for x in (q_K, k_K))
     logits_TT = q_TK @ k_TK.T

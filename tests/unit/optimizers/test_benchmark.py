@@ -4,6 +4,7 @@ import pytest
 
 from benchmarks.contests import Contest, Contestant, contests, gpt_matrices
 from benchmarks.optimizers import Row, goals, measure
+from tests.unit.optimizers.support import DEVICE
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the peers warn
 
@@ -13,7 +14,7 @@ def test_every_contestant_steps(contest: Contest) -> None:
     """On tiny matrices; heavyball is an extra, and bf16 products are slow."""
     installed = [c for c in contest.contestants if c.name not in ("heavyball", "torch (bf16)")]
     small = Contest(name=contest.name, contestants=installed, share=contest.share)
-    rows = measure(small, 16, 1, steps=2, cap_s=60.0)
+    rows = measure(small, 16, 1, steps=2, cap_s=60.0, device=DEVICE)
     assert [len(row.steps_ms) for row in rows] == [2] * len(installed)
     assert all(row.first_ms > 0.0 for row in rows)
 

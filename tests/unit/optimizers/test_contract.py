@@ -23,7 +23,7 @@ from optimizers.shampoo import Shampoo
 from optimizers.soap import SOAP
 from optimizers.sophia import Sophia
 from optimizers.spectral import SpectrallyNormalised
-from tests.unit.optimizers.support import descend, tensors
+from tests.unit.optimizers.support import DEVICE, assert_close, descend, tensors
 
 MATRICES = ((6, 6), (8, 4), (4, 8), (5, 3))
 ANY_SHAPE = (*MATRICES, (7,), (2, 3, 4))
@@ -34,13 +34,15 @@ ALL_AT_ONCE = {"stagger": False}
 class Case:
     """An optimizer with options away from its defaults, and the shapes it trains.
 
-    `independent` holds what makes a parameter's run the same whoever else is trained beside it.
+    `independent` holds what makes a parameter's run the same whoever else is trained beside it. `maximize_rounds` is
+    for torch's fused SGD on CUDA, whose last bits differ with `maximize`.
     """
 
     build: Callable[..., Optimizer]
     options: dict[str, Any]
     shapes: tuple[tuple[int, ...], ...] = ANY_SHAPE
     independent: Mapping[str, Any] = field(default_factory=dict)
+    maximize_rounds: bool = False
 
     def __call__(self, params: Iterable[Any], **options: Any) -> Optimizer:
         return self.build(params, **{**self.options, **options})
@@ -55,7 +57,9 @@ def _spectral_adam(params: Iterable[Any], **options: Any) -> Optimizer:
 
 CASES = {
     "adamw": Case(torch.optim.AdamW, {"lr": 0.1, "weight_decay": 0.1, "fused": True}),
-    "sgd": Case(SGD, {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.1, "fused": True}),
+    "sgd": Case(
+        SGD, {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.1, "fused": True}, maximize_rounds=DEVICE == "cuda"
+    ),
     "adopt": Case(ADOPT, {"lr": 0.1, "betas": (0.8, 0.99), "weight_decay": 0.1}),
     "lamb": Case(LAMB, {"lr": 0.1, "weight_decay": 0.1}),
     "sophia": Case(Sophia, {"lr": 0.1, "rho": 0.5, "every": 2, "weight_decay": 0.1}),
@@ -155,7 +159,10 @@ def test_maximize_is_the_negative_gradient(case: Case) -> None:
         one.step()
         other.step()
         assert _equal([p.grad for p in up if p.grad is not None], tensors(case.shapes, seed=step + 9))
-    assert _equal(up, down)
+    if case.maximize_rounds:
+        assert_close(up, down, tolerance=1e-6)
+    else:
+        assert _equal(up, down)
 
 
 def test_gradients_are_left_as_they_were(case: Case) -> None:

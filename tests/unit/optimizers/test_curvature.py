@@ -150,7 +150,7 @@ def test_draws_depend_on_seed_and_step_alone() -> None:
     def draw(seed: int, step: int) -> float:
         empty = torch.zeros(1, 1)
         batch = CurvatureBatch(logits=lambda x: x, x_BT=empty, y_BT=empty, seed=seed, step=step)
-        return float(torch.rand(1, generator=batch.generator()))
+        return float(torch.rand(1, generator=batch.generator(), device="cpu"))
 
     assert draw(1, 2) == draw(1, 2)
     assert len({draw(1, 2), draw(1, 3), draw(2, 2), draw(2, 1)}) == 4

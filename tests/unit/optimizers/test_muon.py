@@ -8,10 +8,14 @@ from torch import Tensor
 
 from mutransfer.algorithms import MuonScale
 from mutransfer.scaling import muon_factor
-from optimizers.muon import Muon, newton_schulz, newton_schulz_reference
-from tests.unit.optimizers.support import normal
+from optimizers.muon import Muon, compute_dtype, newton_schulz, newton_schulz_reference
+from tests.unit.optimizers.support import DEVICE, normal
 
 SHAPES = [(16, 16), (48, 16), (16, 48), (5, 3)]
+
+#: How far a step may be from the reference in fp32, relative to its norm. On CUDA a step is computed in bf16, which
+#: rounds to 2^-8; the polynomials enlarge that, most on the smallest singular values: 1.2 to 2.9 % on these shapes.
+STEP_TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 0.04}[compute_dtype(torch.device(DEVICE))]
 
 
 def _matrices(seed: int = 0) -> list[Tensor]:
@@ -25,6 +29,10 @@ def _descend(optimizer: torch.optim.Optimizer, parameters: list[Tensor], steps: 
         for parameter in parameters:
             parameter.grad = normal(parameter.shape, generator=generator) + parameter.detach()
         optimizer.step()
+
+
+def _assert_is_step(found: Tensor, expected: Tensor) -> None:
+    assert (found - expected).norm() < STEP_TOLERANCE * expected.norm()
 
 
 @pytest.mark.parametrize("coefficients", ["quintic", "polar_express"])
@@ -85,8 +93,8 @@ def test_groups_may_differ_in_coefficients() -> None:
     Muon(groups, lr=1.0, scale="none").step()
     for a, b, start in zip(quintic, express, _matrices(), strict=True):
         expected = newton_schulz_reference(start, steps=5, eps=1e-7, coefficients="polar_express")
-        torch.testing.assert_close(start - b, expected, rtol=1e-4, atol=1e-4)
-        assert not torch.allclose(a, b)
+        _assert_is_step(start - b, expected)
+        assert (a - b).norm() > 0.15 * expected.norm()  # the two end 19 to 25 % apart
 
 
 def test_a_stack_is_its_matrices_one_by_one() -> None:
@@ -121,14 +129,13 @@ def test_parity_with_torch_over_twenty_steps(nesterov: bool) -> None:
 @pytest.mark.parametrize("scale", list(MuonScale))
 def test_one_step_by_hand(scale: MuonScale) -> None:
     """The first direction is a positive multiple of the gradient; decay uses the unadjusted LR."""
-    (matrix,) = [normal(6, 3, generator=torch.Generator().manual_seed(5))]
+    matrix = normal(6, 3, generator=torch.Generator().manual_seed(5))
     gradient = normal(6, 3, generator=torch.Generator().manual_seed(6))
-    expected = matrix * (1 - 0.1 * 0.5) - 0.1 * muon_factor(scale, 6, 3) * newton_schulz_reference(
-        gradient, steps=5, eps=1e-7
-    )
+    decayed = matrix * (1 - 0.1 * 0.5)
     matrix.grad = gradient.clone()
     Muon([matrix], lr=0.1, weight_decay=0.5, scale=scale).step()
-    torch.testing.assert_close(matrix, expected)
+    expected = 0.1 * muon_factor(scale, 6, 3) * newton_schulz_reference(gradient, steps=5, eps=1e-7)
+    _assert_is_step(decayed - matrix, expected)
 
 
 def test_shape_factors_by_hand() -> None:
