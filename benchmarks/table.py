@@ -42,6 +42,8 @@ def _pair(optimizer: str, **settings: Any) -> tuple[Arm, Arm]:
 
 
 NORMALISED = {"spectral_norm": True, "adamw_lr_factor": 1.0}
+#: SOAP as it is shipped (ADR 0027 and 0031).
+SHIPPED = {"spectral_norm": True, "adamw_lr_factor": 0.3}
 #: SOAP as published, before its update was normalised by default.
 PLAIN = {"spectral_norm": False, "adamw_lr_factor": 1.0}
 PLAIN_UNSCALED_EPS = {**PLAIN, "scale_eps": False}
@@ -112,6 +114,27 @@ STUDIES: dict[str, tuple[Sequence[Arm], tuple[int, int], Mapping[str, Any]]] = {
         ),
         (-7, -3),
         {},
+    ),
+    "soap-shipped-256": (
+        tuple(_arm("soap", scaling, "shipped", options=SHIPPED) for scaling in ("sp", "mup")),
+        (-7, -3),
+        {"widths": {"base": 64, "proxy": [32, 64], "targets": [128, 256]}},
+    ),
+    "llama-soap-shipped": (
+        tuple(_arm("soap", scaling, "shipped", options=SHIPPED) for scaling in ("sp", "mup")),
+        (-7, -3),
+        {"model": {"family": "llama"}},
+    ),
+    # Decay that stays with width, as at a constant horizon, against decay that falls as 1/width.
+    "decay-constant": (
+        (_arm("adamw", name="decay"),),
+        (-7, -3),
+        {"train": {"weight_decay": 0.015, "weight_decay_kappa": 0.0}},
+    ),
+    "decay-falling": (
+        (_arm("adamw", name="decay-kappa-1"),),
+        (-7, -3),
+        {"train": {"weight_decay": 0.015, "weight_decay_kappa": 1.0}},
     ),
     "shampoo-256": (
         (_arm("shampoo"), _arm("shampoo", name="spectral", options={"spectral_norm": True})),
