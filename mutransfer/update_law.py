@@ -56,7 +56,7 @@ class UpdateLaw(Value):
     @property
     def rule(self) -> str:
         """The multiplier relative to base, as a formula in r_out and r_in."""
-        return _formula(0.5 - self.out_exponent.number, -0.5 - self.in_exponent.number)
+        return formula(0.5 - self.out_exponent.number, -0.5 - self.in_exponent.number)
 
 
 def fit_law(norms: Sequence[ShapeNorm]) -> UpdateLaw:
@@ -114,7 +114,7 @@ def _simplest(value: float) -> Fraction | None:
     return None
 
 
-def _formula(out_power: float, in_power: float) -> str:
+def formula(out_power: float, in_power: float) -> str:
     """Powers of r_out and r_in as a fraction: `sqrt(r_out / r_in)`, `1 / r_in`, `1`."""
     powers = {"r_out": Fraction(out_power).limit_denominator(100), "r_in": Fraction(in_power).limit_denominator(100)}
     if powers["r_out"] == -powers["r_in"] == Fraction(1, 2):

@@ -107,3 +107,14 @@ _BUILDERS: dict[Algorithm, Callable[[list[Group]], Optimizer]] = {
     Algorithm.MUON: Muon,
     Algorithm.EXTERNAL: build_external,
 }
+
+_ALGORITHMS: dict[object, Algorithm] = {
+    torch.optim.AdamW: Algorithm.ADAMW,
+    SGD: Algorithm.SGD,
+    **{builder: algorithm for algorithm, builder in _BUILDERS.items() if isinstance(builder, type)},
+}
+
+
+def algorithm_of(made: object) -> Algorithm | None:
+    """Which built-in algorithm a class is; None for anybody else's."""
+    return _ALGORITHMS.get(made)

@@ -1,5 +1,7 @@
 """`mutransfer derive`: the scaling rule of an optimizer that nobody derived, from its measured update law."""
 
+from dataclasses import asdict
+import json
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -7,6 +9,7 @@ import typer
 from mutransfer.errors import SpecError
 
 if TYPE_CHECKING:  # `mutransfer --help` imports this module: torch waits for the command
+    from mutransfer.published import PublishedRule
     from mutransfer.update_law import Exponent, UpdateLaw
     from optimizers.derive import Probe
 
@@ -33,10 +36,27 @@ def derive(
 
     options = _options(option or [])
     law = _measured(optimizer, options, Probe(sides=_sides(sides), seeds=seeds))
+    published = _published(optimizer, options)
     if as_json:
-        typer.echo(law.model_dump_json(indent=2))
+        told = None if published is None else asdict(published) | {"agrees": published.formula == law.rule}
+        typer.echo(json.dumps(law.model_dump(mode="json") | {"rule": law.rule, "published": told}, indent=2))
         return
-    typer.echo(_text(optimizer, options, law))
+    typer.echo(_text(optimizer, options, law, published))
+
+
+def _published(optimizer: str, options: dict[str, Any]) -> "PublishedRule | None":
+    """What is published for one of our optimizers; None for others, and for options that studies do not have."""
+    from pydantic import ValidationError
+
+    from mutransfer.published import published_rule
+    from optimizers.external import load
+    from optimizers.registry import algorithm_of
+
+    algorithm = algorithm_of(load(optimizer))
+    try:
+        return None if algorithm is None else published_rule(algorithm, options)
+    except ValidationError:
+        return None
 
 
 def _measured(optimizer: str, options: dict[str, Any], probe: "Probe") -> "UpdateLaw":
@@ -83,7 +103,7 @@ def _sides(text: str) -> tuple[int, ...]:
     return sides
 
 
-def _text(optimizer: str, options: dict[str, Any], law: "UpdateLaw") -> str:
+def _text(optimizer: str, options: dict[str, Any], law: "UpdateLaw", published: "PublishedRule | None") -> str:
     lines = [
         f"{optimizer} {options or ''}".rstrip(),
         "update at LR 1: ||U||_2 ~ d_out^a * d_in^b",
@@ -92,6 +112,9 @@ def _text(optimizer: str, options: dict[str, Any], law: "UpdateLaw") -> str:
         f"  misfit {law.misfit_octaves:.2f} octaves",
         f"LR multiplier under μP: {law.rule}",
     ]
+    if published is not None:
+        verdict = "the same" if published.formula == law.rule else "the measurement disputes it"
+        lines.append(f"published ({published.source}): {published.formula}, {verdict}")
     lines.append(_arm(optimizer, options, law))
     if None in (law.out_exponent.snapped, law.in_exponent.snapped):
         lines.append(

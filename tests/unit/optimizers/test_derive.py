@@ -10,6 +10,8 @@ from torch.optim import Optimizer
 import typer
 from typer.testing import CliRunner
 
+from mutransfer.algorithms import Algorithm
+from mutransfer.published import published_rule
 from mutransfer.update_law import fit_law
 from optimizers.adopt import ADOPT
 from optimizers.derive import Probe, measure
@@ -83,6 +85,32 @@ def test_the_command_prints_the_rule_and_an_arm() -> None:
     assert "{optimizer: 'torch.optim:NAdam', rule: derived, law: [0.5, 0.5], options: {betas:" in printed.stdout
     document = json.loads(_derive("torch.optim:NAdam", "--json").stdout)
     assert document["out_exponent"]["snapped"] == "1/2"
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "options", "rule"),
+    [
+        (Algorithm.ADAMW, {}, "1 / r_in"),
+        (Algorithm.SGD, {}, "r_out / r_in"),
+        (Algorithm.LAMB, {}, "1"),
+        (Algorithm.SOAP, {}, "sqrt(r_out / r_in)"),
+        (Algorithm.MUON, {"scale": "none"}, "sqrt(r_out / r_in)"),
+        (Algorithm.MUON, {}, "1"),
+        (Algorithm.SHAMPOO, {}, "sqrt(r_out / r_in)"),
+        (Algorithm.SHAMPOO, {"exponent": 0.5}, "1"),
+        (Algorithm.SHAMPOO, {"graft": "adam"}, "1 / r_in"),
+    ],
+)
+def test_what_is_published(optimizer: Algorithm, options: dict[str, Any], rule: str) -> None:
+    """The rows of shared/spec/scaling-rules.md for a hidden matrix, in the words that `derive` uses."""
+    assert published_rule(optimizer, options).formula == rule
+
+
+def test_a_dispute_with_the_published_rule_is_told() -> None:
+    assert "published (G26: 1): 1, the measurement disputes it" in _derive("optimizers.lamb:LAMB").stdout
+    told = json.loads(_derive("torch.optim:AdamW", "--json").stdout)["published"]
+    assert (told["formula"], told["agrees"]) == ("1 / r_in", True)
+    assert json.loads(_derive("torch.optim:NAdam", "--json").stdout)["published"] is None
 
 
 @pytest.mark.parametrize(
