@@ -56,7 +56,7 @@ def run_dispatcher(*, max_studies: int = 1, driver: str = "") -> None:
 
 def run_scheduler() -> None:
     """Fires the slots of schedules, judges their nights and delivers notifications."""
-    import threading
+    from concurrent.futures import ThreadPoolExecutor
 
     from service.db.channels import Deliveries
     from service.db.session import make_engine, session_factory
@@ -71,13 +71,14 @@ def run_scheduler() -> None:
     sessions = session_factory(make_engine(settings.database_url))
     notifier = Notifier(Deliveries(sessions), lambda delivery: send(delivery, settings))
     # A thread of its own: a channel that does not answer must hold up no slot.
-    thread = threading.Thread(target=notifier.run, args=(stop,), name="notifier")
-    thread.start()
-    try:
-        Scheduler(sessions).run(stop)
-    finally:
-        stop.set()
-        thread.join()
+    with ThreadPoolExecutor(1, thread_name_prefix="notifier") as pool:
+        notifying = pool.submit(notifier.run, stop)
+        notifying.add_done_callback(lambda _future: stop.set())  # nobody would be told of a night any more
+        try:
+            Scheduler(sessions).run(stop)
+        finally:
+            stop.set()
+    notifying.result()  # raises what ended it: the process fails, and whoever keeps it running starts it anew
 
 
 def make_launcher(settings: Settings, driver: str = "") -> "Launcher":

@@ -32,7 +32,7 @@ def delay_after(attempts: int) -> float | None:
 
 
 class Notifier:
-    """One notifier over one database. `send` makes one attempt, and raises DeliveryError."""
+    """One notifier over one database. `send` makes one attempt, and raises DeliveryError where it does not arrive."""
 
     def __init__(
         self, deliveries: Deliveries, send: Send, *, delay: Callable[[int], float | None] = delay_after
@@ -59,10 +59,17 @@ class Notifier:
         try:
             said = self._send(delivery)
         except DeliveryError as error:
-            delay = self._delay(delivery.attempts + 1)
-            self._deliveries.failed(delivery.id, str(error), delay_seconds=delay)
-            log.warning("notification delayed", delivery=delivery.id, again_in_seconds=delay, error=str(error)[:200])
+            self._postpone(delivery, str(error))
+            return False
+        except Exception as error:  # the edge of this process: a fault of one message must not stop all others
+            log.exception("cannot be delivered", delivery=delivery.id, event_name=delivery.event)
+            self._postpone(delivery, f"{type(error).__name__}: {error}")
             return False
         self._deliveries.delivered(delivery.id, said)
         log.info("notification delivered", delivery=delivery.id, event_name=delivery.event)
         return True
+
+    def _postpone(self, delivery: Delivery, error: str) -> None:
+        delay = self._delay(delivery.attempts + 1)
+        self._deliveries.failed(delivery.id, error, delay_seconds=delay)
+        log.warning("notification delayed", delivery=delivery.id, again_in_seconds=delay, error=error[:200])

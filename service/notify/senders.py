@@ -39,7 +39,7 @@ def send(delivery: Delivery, settings: Settings) -> str:
             return _mail(delivery, payload, settings)
         body = payload if delivery.kind is ChannelKind.WEBHOOK else slack_body(payload)
         return _post(delivery, json.dumps(body, ensure_ascii=False).encode(), settings)
-    except (httpx.HTTPError, smtplib.SMTPException, ssl.SSLError, OSError, SpecError) as error:
+    except (httpx.HTTPError, httpx.InvalidURL, smtplib.SMTPException, OSError, UnicodeError, SpecError) as error:
         raise DeliveryError(f"{type(error).__name__}: {error}") from error
 
 

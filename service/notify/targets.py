@@ -6,7 +6,7 @@ barred unless the operator allows them: they lead to what only this machine may 
 
 from collections.abc import Sequence
 from email.utils import parseaddr
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 import socket
 from urllib.parse import SplitResult, urlsplit
 
@@ -15,6 +15,10 @@ from service.db.states_schedules import ChannelKind
 from service.settings import Settings
 
 MAX_RECIPIENTS = 20
+#: Prefixes whose last 32 bits are an IPv4 address that the network leads to: NAT64, SIIT, and the old compatible form.
+_CARRIERS = (IPv6Network("64:ff9b::/96"), IPv6Network("::ffff:0:0:0/96"), IPv6Network("::/96"))
+#: Private, though `ipaddress` calls some of them global: a site's own NAT64, and the old site-local addresses.
+_SITES_OWN = (IPv6Network("64:ff9b:1::/48"), IPv6Network("fec0::/10"))
 
 
 def check_target(kind: ChannelKind, target: str, settings: Settings) -> None:
@@ -25,19 +29,22 @@ def check_target(kind: ChannelKind, target: str, settings: Settings) -> None:
             raise SpecError.at("kind", "no mail server is configured: set MUTRANSFER_SMTP_URL, or use a webhook")
         return
     parts = split_url(target)
-    if not settings.notify_private and (address := _literal(parts.hostname or "")) and not address.is_global:
+    if not settings.notify_private and (address := _literal(parts.hostname or "")) and not is_public(address):
         raise SpecError.at("target", f"{address} is not a public address: see MUTRANSFER_NOTIFY_PRIVATE")
 
 
 def split_url(target: str) -> SplitResult:
-    """An http(s) URL in parts. Raises SpecError."""
+    """An http(s) URL in parts, whose host can be asked for. Raises SpecError."""
     try:
         parts = urlsplit(target)
-        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
+        host = parts.hostname or ""
+        valid = parts.scheme in ("http", "https") and bool(host.encode("idna")) and parts.port != 0
+    except ValueError:  # UnicodeError too: a label of the host that is empty, or longer than 63 characters
         valid = False
-    if not valid or any(character.isspace() for character in target):
+    if not valid or any(character.isspace() or not character.isprintable() for character in target):
         raise SpecError.at("target", "give a URL such as https://hooks.example.org/mutransfer")
+    if not host.isascii():  # which encoding of it is meant differs between standards, and so may the host
+        raise SpecError.at("target", f"write the host {host!r} as DNS has it, in ASCII (xn--…)")
     if parts.username or parts.password:
         raise SpecError.at("target", "a URL with a password is refused: webhooks are signed with the channel's secret")
     return parts
@@ -63,16 +70,27 @@ def resolve(host: str, port: int, *, allow_private: bool) -> str:
     """
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     addresses = [ip_address(str(entry[4][0]).partition("%")[0]) for entry in found]
-    allowed = [address for address in addresses if allow_private or _is_public(address)]
+    allowed = [address for address in addresses if allow_private or is_public(address)]
     if not allowed:
         names = ", ".join(str(address) for address in addresses)
         raise PermissionError(f"{host} leads to {names}, which is not public: see MUTRANSFER_NOTIFY_PRIVATE")
     return str(allowed[0])
 
 
-def _is_public(address: IPv4Address | IPv6Address) -> bool:
-    mapped = getattr(address, "ipv4_mapped", None)
-    return (mapped or address).is_global and not address.is_multicast
+def is_public(address: IPv4Address | IPv6Address) -> bool:
+    """Whether an address is one of the open Internet. One that carries an IPv4 address is judged by that."""
+    if isinstance(address, IPv6Address):
+        if any(address in network for network in _SITES_OWN):
+            return False
+        address = _carried(address) or address
+    return address.is_global and not address.is_multicast
+
+
+def _carried(address: IPv6Address) -> IPv4Address | None:
+    """The IPv4 address that connections to an IPv6 address end at: mapped, translated or tunnelled."""
+    if any(address in network for network in _CARRIERS):
+        return IPv4Address(int(address) & 0xFFFFFFFF)
+    return address.ipv4_mapped or address.sixtofour
 
 
 def _literal(host: str) -> IPv4Address | IPv6Address | None:

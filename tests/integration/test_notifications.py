@@ -19,6 +19,7 @@ from service.db.channels import Deliveries, Delivery
 from service.db.session import reading, transact
 from service.db.states_schedules import DeliveryState
 from service.db.tables_schedules import ChannelRow, DeliveryRow
+from service.entrypoints import run_scheduler
 from service.notify import notifier
 from service.notify.messages import test_message as made_message
 from service.notify.notifier import Notifier, delay_after
@@ -173,6 +174,46 @@ def test_a_notifier_that_dies_between_claim_and_answer_is_followed_by_another(
         assert len(receiver.bodies) < 3
     assert receiver.bodies[0] == receiver.bodies[1]
     assert receiver.headers[0]["x-mutransfer-delivery"] == receiver.headers[1]["x-mutransfer-delivery"]
+
+
+@pytest.mark.parametrize("target", ["https://a..b/x", "https://bücher.example/", "http://127.0.0.1/\x7f"])
+def test_a_target_that_an_older_version_took_costs_an_attempt_only(world: World, target: str) -> None:
+    world.enqueue(world.channel("webhook", target, SECRET))
+    assert world.drain(delay=delay_after) == 0
+    assert (world.row().state, world.row().attempts) == (DeliveryState.WAITING, 1)
+    assert "target" in world.row().error
+
+
+def test_a_delivery_that_breaks_the_sender_does_not_stop_the_others(world: World, receiver: Receiver) -> None:
+    channel = world.channel("webhook", receiver.url, SECRET)
+    world.enqueue(channel, "night/1/flagged")
+    world.enqueue(channel, "night/2/flagged")
+    broken = world.deliveries.due()[0]
+
+    def attempt(delivery: Delivery) -> str:
+        if delivery.id == broken:
+            raise KeyError("links")
+        return send(delivery, world.settings)
+
+    assert Notifier(world.deliveries, attempt).drain() == 1
+    found = {row["id"]: row for row in world.api.get("/api/v1/deliveries").json()["items"]}
+    assert (found[broken]["state"], found[broken]["attempts"]) == ("waiting", 1)
+    assert found[broken]["error"] == "KeyError: 'links'"
+    assert len(receiver.bodies) == 1
+
+
+def test_a_scheduler_whose_notifier_has_died_ends_with_its_error(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    def dying(_notifier: Notifier, _stop: threading.Event) -> None:
+        raise RuntimeError("the notifier broke")
+
+    monkeypatch.setattr(Notifier, "run", dying)
+    monkeypatch.setattr("service.loops.stop_on_signals", threading.Event)
+    monkeypatch.setattr("service.entrypoints.configure_logging", lambda _format: None)
+    monkeypatch.setenv("MUTRANSFER_HOME", str(world.settings.home))
+    with pytest.raises(RuntimeError, match="the notifier broke"):
+        run_scheduler()
 
 
 def test_two_notifiers_take_a_delivery_once(world: World) -> None:
