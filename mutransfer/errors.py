@@ -4,6 +4,7 @@
     ├── SpecError            the user's study, CSV or options are wrong: names each field and what to change (HTTP 422)
     ├── NotFoundError        no such study, trial or arm (HTTP 404)
     ├── ConflictError        the request contradicts what is already stored (HTTP 409)
+    │   └── RevisedError     a person changed the study under its driver, which must make room for one that knows
     ├── AccessError          no right token, host or origin (HTTP 401/403)
     ├── ScalingError         a parameter has no role or no rule, or a rule is refused (a programming or model error)
     ├── LeaseLostError       this driver no longer owns its study; it must stop and write nothing
@@ -51,6 +52,10 @@ class NotFoundError(MutransferError):
 
 class ConflictError(MutransferError):
     """The request contradicts stored state, such as an idempotency key reused for another body."""
+
+
+class RevisedError(ConflictError):
+    """The study is at another revision than its driver works on."""
 
 
 class AccessError(MutransferError):

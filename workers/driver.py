@@ -21,6 +21,7 @@ from mutransfer.errors import (
     LeaseLostError,
     NotFoundError,
     OutdatedError,
+    RevisedError,
     ScalingError,
     SpecError,
     TransientError,
@@ -89,6 +90,9 @@ class Driver:
         except TransientError as error:
             _log.error("the machine is at fault", reason=str(error))
             return self._give_back()
+        except RevisedError as error:
+            _log.info("making room for a driver of what the study is now", reason=str(error))
+            return self._give_back(status=0)
         except (SpecError, ScalingError, ConflictError) as error:
             return self._fail(str(error), status=0)
         except Exception as error:  # noqa: BLE001 - the process's edge: a bug is recorded with its study
@@ -100,6 +104,7 @@ class Driver:
 
     def _drive(self) -> None:
         study = self._control.patiently(self._store.study)
+        self._store.work_on(study.revision)
         if study.state.is_final:
             _log.info("the study has ended already", state=study.state)
             return
@@ -271,6 +276,9 @@ class Driver:
         except (TransientError, LeaseLostError) as failure:
             _log.error("the study's end could not be written: the next driver will", reason=str(failure))
             return EX_TEMPFAIL
+        except RevisedError as failure:
+            _log.info("the study was changed: the next driver tries again", reason=str(failure))
+            return self._give_back(status=status)
         except (ConflictError, NotFoundError) as failure:
             _log.info("the study has ended otherwise", reason=str(failure))
         return status

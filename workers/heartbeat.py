@@ -33,7 +33,6 @@ class Heartbeat:
         self._renew_seconds = ttl_seconds / 3.0
         self._overdue = overdue
         self._limit_hours = limit_hours
-        self._revision: int | None = None  # of the study, as first seen
         self._quit = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
 
@@ -72,10 +71,10 @@ class Heartbeat:
         return None
 
     def _heed(self, standing: Standing) -> None:
-        self._revision = self._revision or standing.revision
+        is_changed = standing.revision != (self._store.revision or standing.revision)
         if standing.state is StudyState.CANCELLING:
             self._control.stop(StopReason.CANCELLED)
-        elif standing.state in (StudyState.PAUSING, StudyState.PAUSED) or standing.revision != self._revision:
+        elif standing.state in (StudyState.PAUSING, StudyState.PAUSED) or is_changed:
             self._control.stop(StopReason.DRAIN)
         elif self._limit_hours is not None and standing.running_seconds > self._limit_hours * 3600.0:
             self._control.stop(StopReason.TIMEOUT)

@@ -19,7 +19,7 @@ from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 import structlog
 
-from mutransfer.errors import SpecError, TransientError
+from mutransfer.errors import RevisedError, SpecError, TransientError
 from mutransfer.trial import TrialResult
 from workers.actor import TrialActor, TrialJob
 from workers.allowance import Allowance
@@ -179,6 +179,13 @@ class _Supply(Searcher):
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # noqa: ARG002 - Tune's signature
         """See Searcher: a config, None for not now, FINISHED for never again."""
+        try:
+            return self._suggest()
+        except RevisedError as error:  # as on a drain: trials that run are checkpointed
+            _log.info("making room for a driver of what the study is now", reason=str(error))
+            raise Stopped(StopReason.DRAIN) from error
+
+    def _suggest(self) -> dict[str, Any] | str | None:
         if self._engine.running >= self._limit:
             return None
         if not self._allowance.take(self._engine.running):

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from sqlalchemy import func, literal, select
 from sqlalchemy.orm import Session
 
-from mutransfer.errors import ConflictError, NotFoundError
+from mutransfer.errors import ConflictError, NotFoundError, RevisedError
 from mutransfer.facts import StudyFacts
 from mutransfer.plan import TrialRequest
 from mutransfer.result import Cost, StudyResult
@@ -74,6 +74,19 @@ class DriverStore:
         self._study_id = study_id
         self._epoch = epoch
         self._ttl_seconds = ttl_seconds
+        self._revision: int | None = None
+
+    @property
+    def revision(self) -> int | None:
+        """The revision of the study that `work_on` named, None before."""
+        return self._revision
+
+    def work_on(self, revision: int) -> None:
+        """From now on phases, and an end of the driver's own, are written for this revision of the study only.
+
+        Once a person has changed the study, these writes raise RevisedError: what they tell is not of it any more.
+        """
+        self._revision = revision
 
     def study(self) -> DriverStudy:
         """The study as stored. Raises NotFoundError."""
@@ -186,9 +199,10 @@ class DriverStore:
             return None if row is None else PhaseRecord(state=PhaseState(row.state), payload=row.payload)
 
     def begin_phase(self, phase: str, payload: Mapping[str, Any] | None = None) -> None:
-        """Record that a phase has begun; nothing when it has been begun before."""
+        """Record that a phase has begun; nothing when it has been begun before. Raises RevisedError."""
 
         def work(session: Session) -> None:
+            self._check_revision(_study_row(session, self._study_id))
             if session.get(PhaseRow, (self._study_id, phase)) is None:
                 session.add(PhaseRow(study_id=self._study_id, name=phase, payload=dict(payload or {})))
                 add_event(session, self._study_id, EventKind.PHASE_STARTED, {"phase": phase})
@@ -201,11 +215,12 @@ class DriverStore:
         """Record a phase's outcome, once: the same payload again changes nothing. The event tells `said`, else all.
 
         The search phase's payload holds `{"recorded": {arm: LR in octaves or None}}`, which `recorded` returns.
-        Raises ConflictError when the phase has not begun, or has finished with another payload.
+        Raises RevisedError, and ConflictError when the phase has not begun, or has finished with another payload.
         """
         document = dict(payload or {})
 
         def work(session: Session) -> None:
+            self._check_revision(_study_row(session, self._study_id))
             row = session.get(PhaseRow, (self._study_id, phase))
             if row is None:
                 raise ConflictError(f"phase {phase} has not begun")
@@ -305,7 +320,7 @@ class DriverStore:
     def finish(self, state: str, *, result: StudyResult | None, error: str = "") -> None:
         """End the study (`completed`, `failed` or `cancelled`) and give up the lease; the same end again is a no-op.
 
-        Raises ConflictError when it has ended otherwise.
+        A cancellation ends it at whatever revision. Raises RevisedError, and ConflictError when it has ended otherwise.
         """
         end = StudyState(state)
         document = result.model_dump(mode="json") if result else None
@@ -314,6 +329,8 @@ class DriverStore:
             row = _study_row(session, self._study_id)
             if row.state == end:
                 return
+            if end is not StudyState.CANCELLED:
+                self._check_revision(row)
             row.state = StudyState(row.state).to(end)
             row.result, row.error = document, error
             row.finished_at = db_now()  # an SQL expression, evaluated at flush
@@ -325,6 +342,10 @@ class DriverStore:
             leases.release(session, self._study_id, self._epoch)
 
         self._write(work)
+
+    def _check_revision(self, row: StudyRow) -> None:
+        if self._revision not in (None, row.revision):
+            raise RevisedError(f"the study was changed: it is at revision {row.revision}, not {self._revision}")
 
     def _write(self, work: Callable[[Session], T]) -> T:
         def fenced(session: Session) -> T:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from mutransfer.errors import ConflictError, LeaseLostError, NotFoundError
+from mutransfer.errors import ConflictError, LeaseLostError, NotFoundError, RevisedError
 from mutransfer.judge import judge_study
 from mutransfer.result import Cost, StudyRef
 from mutransfer.revision import extension
@@ -230,6 +230,58 @@ def test_a_trial_of_a_running_study_is_tried_again_by_its_next_driver(
     assert store.standing().revision == 2, "its driver sees this and leaves"
     store.leave()
     assert [trial.key for trial in drive().unfinished()] == [FIRST.key]
+
+
+@pytest.mark.parametrize("after", ["training", "begun", "judged"])
+def test_a_trial_tried_again_as_its_study_ends_is_left_to_the_next_driver(
+    sessions: Sessions, submit: Submit, drive: Drive, after: str
+) -> None:
+    study_id = submit()
+    store = drive()
+    store.work_on(store.study().revision)
+    store.mark_running()
+    store.begin_phase("search")
+    store.plan_trials("search", [FIRST])
+    store.record_failure(FIRST.key, attempt=3, traceback="ValueError: bad", final=True)
+    store.finish_phase("search", {"recorded": {}})
+    if after != "training":
+        store.begin_phase("verdict")
+    if after == "judged":
+        store.finish_phase("verdict")
+    act(sessions, actions.retry_trial, study_id, FIRST.key)
+    for write in (
+        lambda: store.begin_phase("verdict"), lambda: store.finish_phase("verdict"),
+        lambda: store.finish("completed", result=None), lambda: store.finish("failed", result=None, error="broken"),
+    ):  # fmt: skip
+        with pytest.raises(RevisedError, match="it is at revision 2, not 1"):
+            write()
+    store.leave()
+    again = drive()
+    study = again.study()
+    assert (study.state, study.revision) == (StudyState.RUNNING, 2)
+    again.work_on(study.revision)
+    assert again.phase("verdict") is None
+    assert [trial.key for trial in again.unfinished()] == [FIRST.key]
+    again.record_result(FIRST.key, build.result())
+    for phase in ("search", "verdict"):
+        again.begin_phase(phase)
+        again.finish_phase(phase)
+    again.finish("completed", result=None)
+    assert again.study().state is StudyState.COMPLETED
+
+
+def test_a_study_is_cancelled_whatever_its_revision(sessions: Sessions, submit: Submit, drive: Drive) -> None:
+    study_id = submit()
+    store = drive()
+    store.work_on(store.study().revision)
+    store.mark_running()
+    store.begin_phase("search")
+    store.plan_trials("search", [FIRST])
+    store.record_failure(FIRST.key, attempt=3, traceback="ValueError: bad", final=True)
+    act(sessions, actions.retry_trial, study_id, FIRST.key)
+    act(sessions, studies.cancel, study_id)
+    store.finish("cancelled", result=None)
+    assert store.study().state is StudyState.CANCELLED
 
 
 def test_an_extended_study_keeps_trials_and_recorded_rates(sessions: Sessions, submit: Submit, drive: Drive) -> None:

@@ -21,6 +21,7 @@ class FakeStore:
     def __init__(self) -> None:
         self.renewals: list[float] = []
         self.standing_now = Standing(state=StudyState.RUNNING, revision=1)
+        self.revision: int | None = 1
         self.fault: Exception | None = None
         self.is_timed = False
 
@@ -108,6 +109,20 @@ def test_what_a_person_does_to_the_study_is_heard(scene: Scene, now: Standing, r
     scene.store.standing_now = now
     wait_until(lambda: scene.control.reason is reason)
     scene.heartbeat.close()
+
+
+def test_a_study_that_was_changed_before_the_first_beat_is_noticed(scene: Scene) -> None:
+    scene.heartbeat.close()
+    late = Scene(ttl=0.3, start=False)
+    late.store.revision = None
+    late.store.standing_now = Standing(state=StudyState.RUNNING, revision=2)
+    late.heartbeat.start()
+    wait_until(lambda: late.store.renewals)
+    time.sleep(0.1)
+    assert late.control.reason is None, "the driver has not read the study yet"
+    late.store.revision = 1
+    wait_until(lambda: late.control.reason is StopReason.DRAIN)
+    late.heartbeat.close()
 
 
 def test_a_migration_for_another_version_stops_the_driver(scene: Scene) -> None:

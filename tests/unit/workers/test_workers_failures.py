@@ -1,11 +1,19 @@
 import errno
 
 import pytest
-from ray.exceptions import ActorDiedError, ActorUnavailableError, NodeDiedError, OutOfDiskError, RayTaskError
+from ray.exceptions import (
+    ActorDiedError,
+    ActorUnavailableError,
+    NodeDiedError,
+    OutOfDiskError,
+    RayTaskError,
+)
 
-from mutransfer.errors import ScalingError, SpecError, TransientError
+from mutransfer.errors import RevisedError, ScalingError, SpecError, TransientError
+from workers.allowance import Allowance
+from workers.control import Stopped, StopReason
 from workers.failures import Fault, delay_seconds, fault_of
-from workers.tune_runner import fault_of_loss
+from workers.tune_runner import _Supply, fault_of_loss
 
 
 @pytest.mark.parametrize(
@@ -39,6 +47,24 @@ def test_whose_fault_an_exception_is(error: Exception, fault: Fault) -> None:
 )
 def test_whose_fault_the_loss_of_a_process_is(error: Exception | None, fault: Fault) -> None:
     assert fault_of_loss(error) is fault
+
+
+def test_trials_are_drained_when_the_study_was_changed() -> None:
+    class Engine:
+        running = 0
+
+        def next_job(self) -> None:
+            raise RevisedError("it is at revision 2, not 1")
+
+    class Room(Allowance):
+        def take(self, running: int) -> bool:
+            return True
+
+    supply = object.__new__(_Supply)
+    supply._engine, supply._limit, supply._allowance = Engine(), 1, object.__new__(Room)  # type: ignore[assignment]
+    with pytest.raises(Stopped) as stopped:
+        supply.suggest("t1")
+    assert stopped.value.reason is StopReason.DRAIN
 
 
 @pytest.mark.parametrize(("tries", "longest"), [(1, 1.0), (2, 2.0), (3, 4.0), (6, 32.0), (7, 60.0), (50, 60.0)])
