@@ -37,6 +37,7 @@ from service.logging import configure_logging
 from service.settings import Settings
 from workers.allowance import Allowance
 from workers.control import Control, Stopped, StopReason
+from workers.failures import Fault, fault_of
 from workers.heartbeat import Heartbeat
 from workers.ray_environment import prepare_environment
 
@@ -87,15 +88,15 @@ class Driver:
         except OutdatedError as error:
             _log.error("refused", reason=str(error))
             return EX_TEMPFAIL
-        except TransientError as error:
-            _log.error("the machine is at fault", reason=str(error))
-            return self._give_back()
         except RevisedError as error:
             _log.info("making room for a driver of what the study is now", reason=str(error))
             return self._give_back(status=0)
         except (SpecError, ScalingError, ConflictError) as error:
             return self._fail(str(error), status=0)
         except Exception as error:  # noqa: BLE001 - the process's edge: a bug is recorded with its study
+            if fault_of(error) is Fault.MACHINE:  # the database away, a full disk
+                _log.error("the machine is at fault", reason=str(error))
+                return self._give_back()
             _log.error("internal error", traceback=traceback.format_exc())
             return self._fail(f"internal error, please report it: {error!r}", status=1)
         finally:

@@ -14,12 +14,12 @@ from typing import Any
 import ray
 from ray import tune
 from ray.exceptions import ActorUnavailableError, LocalRayletDiedError, NodeDiedError, OutOfDiskError, RayError
-from ray.tune import Callback, CheckpointConfig, FailureConfig, RunConfig, TuneConfig, Tuner
+from ray.tune import Callback, CheckpointConfig, FailureConfig, RunConfig, TuneConfig, TuneError, Tuner
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 import structlog
 
-from mutransfer.errors import RevisedError, SpecError, TransientError
+from mutransfer.errors import MutransferError, RevisedError, SpecError, TransientError
 from mutransfer.trial import TrialResult
 from workers.actor import TrialActor, TrialJob
 from workers.allowance import Allowance
@@ -125,8 +125,24 @@ def run_trials(engine: StudyEngine, plan: RunPlan, control: Control, allowance: 
         except Stopped as stopped:
             watch.end(save=stopped.reason in (StopReason.DRAIN, StopReason.OUTDATED))
             raise
-        except RayError as error:
-            raise TransientError(f"Ray broke down: {error}") from error
+        except (RayError, TuneError) as error:
+            raise breakdown(error) from error
+
+
+def breakdown(error: Exception) -> Exception:
+    """What an error of Ray or Tune is to the driver: the machine's fault, unless a callback of ours raised within.
+
+    Tune wraps whatever is raised while it handles a report; a bug of ours must not be tried again for ever.
+    """
+    within = error.__cause__ or error.__context__
+    while within is not None:
+        if isinstance(within, MutransferError):
+            return within
+        if isinstance(error, TuneError) and not isinstance(within, RayError | TuneError):
+            machine = fault_of(within) is Fault.MACHINE
+            return TransientError(f"Ray Tune broke down: {within}") if machine else RuntimeError(str(error))
+        within = within.__cause__ or within.__context__
+    return TransientError(f"Ray broke down: {error}")
 
 
 def _reason(trial: Any) -> str:

@@ -1,6 +1,7 @@
-"""The driver without Ray: studies that are changed under it."""
+"""The driver without Ray: studies that are changed under it, and machines that fail it."""
 
 from collections.abc import Callable, Iterator
+import errno
 from pathlib import Path
 import signal
 
@@ -8,9 +9,10 @@ import pytest
 
 from service.db import actions
 from service.db.driver_store import DriverStore
+from service.db.states import StudyState
 from tests import study_builders as build
 from tests.driver_support import Bench
-from workers.driver import Driver
+from workers.driver import EX_TEMPFAIL, Driver
 
 TRIAL = build.planned(build.spec())
 
@@ -83,3 +85,26 @@ def test_a_failure_of_what_the_study_was_is_not_what_it_is_now(
     monkeypatch.setattr(Driver, "_train", train)
     assert make().run() == 1
     assert bench.query("SELECT state, revision, error FROM studies") == [("running", 2, "")]
+
+
+def test_a_disk_that_is_full_gives_the_study_back(
+    bench: Bench, make: Callable[[], Driver], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def train(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "/tmp/mt-tune")
+
+    monkeypatch.setattr(Driver, "_train", train)
+    assert make().run() == EX_TEMPFAIL
+    assert bench.query("SELECT state, error FROM studies") == [(StudyState.RUNNING, "")]
+    assert bench.query("SELECT owner FROM leases") == [("",)]
+
+
+def test_a_bug_fails_the_study(bench: Bench, make: Callable[[], Driver], monkeypatch: pytest.MonkeyPatch) -> None:
+    def train(*_: object) -> None:
+        raise FileNotFoundError(errno.ENOENT, "no such file")
+
+    monkeypatch.setattr(Driver, "_train", train)
+    assert make().run() == 1
+    [(state, error)] = bench.query("SELECT state, error FROM studies")
+    assert state == StudyState.FAILED
+    assert error.startswith("internal error, please report it: FileNotFoundError")

@@ -6,14 +6,16 @@ from ray.exceptions import (
     ActorUnavailableError,
     NodeDiedError,
     OutOfDiskError,
+    RaySystemError,
     RayTaskError,
 )
+from ray.tune import TuneError
 
-from mutransfer.errors import RevisedError, ScalingError, SpecError, TransientError
+from mutransfer.errors import LeaseLostError, RevisedError, ScalingError, SpecError, TransientError
 from workers.allowance import Allowance
 from workers.control import Stopped, StopReason
 from workers.failures import Fault, delay_seconds, fault_of
-from workers.tune_runner import _Supply, fault_of_loss
+from workers.tune_runner import _Supply, breakdown, fault_of_loss
 
 
 @pytest.mark.parametrize(
@@ -47,6 +49,34 @@ def test_whose_fault_an_exception_is(error: Exception, fault: Fault) -> None:
 )
 def test_whose_fault_the_loss_of_a_process_is(error: Exception | None, fault: Fault) -> None:
     assert fault_of_loss(error) is fault
+
+
+def wrapped(within: Exception) -> TuneError:
+    """As Tune wraps what is raised while it handles a report."""
+    try:
+        try:
+            raise within
+        except Exception:  # noqa: BLE001 - Tune's own words
+            raise TuneError("Traceback …")  # noqa: B904
+    except TuneError as error:
+        return error
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "says"),
+    [
+        (RaySystemError("the head is gone"), TransientError, "Ray broke down: System error: the head is gone"),
+        (TuneError("Called step when all trials finished?"), TransientError, "Called step"),
+        (wrapped(RaySystemError("the head is gone")), TransientError, "Ray broke down"),
+        (wrapped(OSError(errno.ENOSPC, "no space left on device")), TransientError, "no space left"),
+        (wrapped(LeaseLostError("epoch 1 is over")), LeaseLostError, "epoch 1"),
+        (wrapped(KeyError("a bug of ours")), RuntimeError, "Traceback"),
+    ],
+)
+def test_what_a_breakdown_of_ray_or_tune_is(error: Exception, kind: type[Exception], says: str) -> None:
+    found = breakdown(error)
+    assert type(found) is kind
+    assert says in str(found)
 
 
 def test_trials_are_drained_when_the_study_was_changed() -> None:
