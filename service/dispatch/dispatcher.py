@@ -16,7 +16,7 @@ from typing import Protocol
 
 import structlog
 
-from mutransfer.errors import LeaseLostError, TransientError
+from mutransfer.errors import ConflictError, LeaseLostError, TransientError
 from service.db.leases import Claim
 from service.db.states import StudyState
 from service.dispatch.attempts import EX_TEMPFAIL, Failure, is_exhausted, retry_delay_seconds, without_progress
@@ -46,7 +46,10 @@ class StudyLeases(Protocol):
 
 
 class Finisher(Protocol):
-    """Ends or pauses a study on behalf of a driver that cannot. Raises LeaseLostError when the claim is over."""
+    """Ends or pauses a study on behalf of a driver that cannot.
+
+    Raises LeaseLostError when the claim is over, and ConflictError when the study cannot end so any more.
+    """
 
     def __call__(self, claim: Claim, state: StudyState, error: str) -> None:
         """Record the final state, or PAUSED."""
@@ -216,6 +219,9 @@ class Dispatcher:
             self._finish(claim, state, error)
         except LeaseLostError:
             log.info("another dispatcher has the study", study=claim.study_id)
+        except ConflictError as conflict:  # a person was faster: paused or cancelled, it needs no end of ours
+            log.info("the study rests or has ended already", study=claim.study_id, reason=str(conflict))
+            self._give_back(claim, delay_seconds=0.0)
 
     def _give_back_later(self, claim: Claim) -> None:
         """After a fault of the machine: again after a pause, each time a longer one."""

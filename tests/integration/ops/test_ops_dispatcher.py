@@ -1,5 +1,6 @@
 """The claim loop with real driver processes: once, again after a death, never left behind."""
 
+from collections.abc import Callable
 import os
 from pathlib import Path
 import signal
@@ -9,10 +10,11 @@ import pytest
 from sqlalchemy import func, select
 
 from service.db import actions
-from service.db.leases import Leases
+from service.db.leases import Claim, Leases
 from service.db.session import reading
 from service.db.states import StudyState
-from service.db.tables import EventRow, LeaseRow, TrialRow
+from service.db.studies import cancel
+from service.db.tables import EventRow, LeaseRow, StudyRow, TrialRow
 from service.dispatch.dispatcher import Dispatcher
 from tests.integration.ops.conftest import STUB, Home, is_running, spawned, wait_until
 
@@ -207,6 +209,32 @@ def test_a_dispatcher_that_is_killed_takes_its_driver_along(sqlite_home: Home) -
     claimed = Leases(sqlite_home.sessions).claim_next("next", 10)
     os.kill(child, signal.SIGKILL)  # the stub's own; Ray's processes end with their driver
     assert claimed is not None, "the driver stopped in good order and gave its study back"
+
+
+@pytest.mark.parametrize(("act", "state"), [(actions.pause, "paused"), (cancel, "cancelled")])
+def test_a_study_that_is_paused_or_cancelled_as_it_is_given_up_ends_no_other(
+    sqlite_home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, act: Callable[..., StudyRow], state: str
+) -> None:
+    other = sqlite_home.submit("hang")
+    dispatcher = sqlite_home.dispatcher(limit=2)
+    dispatcher.tick()
+    pids = processes_of(sqlite_home, other)
+    study_id = sqlite_home.submit("ok")
+    dispatcher._launcher._command = (str(tmp_path / "missing"),)  # type: ignore[attr-defined]
+    finish = dispatcher._finish
+
+    def late(claim: Claim, state: StudyState, error: str) -> None:
+        with sqlite_home.sessions.begin() as session:
+            act(session, claim.study_id)
+        finish(claim, state, error)
+
+    monkeypatch.setattr(dispatcher, "_finish", late)
+    dispatcher.tick()
+    assert (sqlite_home.row(study_id).state, sqlite_home.row(study_id).error) == (state, "")
+    assert dispatcher.driving == (other,)
+    assert all(is_running(pid) for pid in pids)
+    with reading(sqlite_home.sessions) as session:
+        assert session.scalars(select(LeaseRow.owner).where(LeaseRow.study_id == study_id)).one() == ""
 
 
 def test_an_unstartable_driver_fails_the_study_at_once(sqlite_home: Home, tmp_path: Path) -> None:
