@@ -86,9 +86,8 @@ def make_launcher(settings: Settings, driver: str = "") -> "Launcher":
     from service.dispatch.launchers import DRIVER_COMMAND, LocalLauncher
 
     if settings.launcher == "local":
-        env = {name: value for name, value in os.environ.items() if name != "MUTRANSFER_TOKEN"}
         command = (sys.executable, "-m", driver) if driver else DRIVER_COMMAND
-        return LocalLauncher(logs=settings.home / "logs", env=env, command=command)
+        return LocalLauncher(logs=settings.home / "logs", env=os.environ, command=command)
     if settings.launcher == "kuberay":
         how = "deploy/kubernetes/ray.yaml makes a RayCluster: use ray-jobs with its head's MUTRANSFER_RAY_JOBS_URL"
         raise SpecError.at("MUTRANSFER_LAUNCHER", f"kuberay is a manifest, not a launcher yet; {how}")

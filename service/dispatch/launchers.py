@@ -9,6 +9,8 @@ from service.db.leases import Claim
 from service.processes import Child, end_all
 
 DRIVER_COMMAND = (sys.executable, "-m", "workers.driver")
+#: Settings of the service that no driver needs: code of a study's own model runs beside it.
+SECRETS = ("MUTRANSFER_TOKEN", "MUTRANSFER_SMTP_URL")
 
 
 class DriverHandle(Protocol):
@@ -63,11 +65,14 @@ class LocalDriver:
 
 
 class LocalLauncher:
-    """Runs `command --study ID --epoch N` beside the dispatcher; its output is appended to `logs`/STUDY.log."""
+    """Runs `command --study ID --epoch N` beside the dispatcher; its output is appended to `logs`/STUDY.log.
+
+    Drivers get `env`, the dispatcher's own, but SECRETS.
+    """
 
     def __init__(self, *, logs: Path, env: Mapping[str, str], command: Sequence[str] = DRIVER_COMMAND) -> None:
         self._logs = logs
-        self._env = dict(env)
+        self._env = {name: value for name, value in env.items() if name not in SECRETS}
         self._command = tuple(command)
 
     def launch(self, claim: Claim) -> LocalDriver:

@@ -15,14 +15,15 @@ import structlog
 from mutransfer.errors import TransientError
 from service.db.leases import Claim
 from service.dispatch.attempts import EX_TEMPFAIL
+from service.dispatch.launchers import SECRETS
 
 ENTRYPOINT = "python -m workers.driver"
 LOOK_SECONDS = 1.0  # between two looks at one job
 TIMEOUT_SECONDS = 10.0
 STOP_SECONDS = 10  # a job's driver checkpoints its trials within 7 s of SIGTERM; Ray's own patience is 3 s
 KILLED = -9  # what a driver counts as that left no exit status
-#: Never handed to jobs: the API's secret, and where this process itself lives.
-WITHHELD = ("MUTRANSFER_TOKEN", "MUTRANSFER_HOME", "MUTRANSFER_HOST", "MUTRANSFER_PORT", "MUTRANSFER_LAUNCHER")
+#: Never handed to jobs: the service's own secrets, and where this process itself lives.
+WITHHELD = (*SECRETS, "MUTRANSFER_HOME", "MUTRANSFER_HOST", "MUTRANSFER_PORT", "MUTRANSFER_LAUNCHER")
 
 log = structlog.get_logger(__name__)
 

@@ -24,6 +24,8 @@ from service.settings import Settings
 from tests.integration.ops.conftest import REPOSITORY, is_running, wait_until
 
 MODULE = "tests.integration.ops.launched"
+#: What the service knows and drivers must not.
+HIDDEN = {"MUTRANSFER_TOKEN": "secret", "MUTRANSFER_SMTP_URL": "smtps://me:secret@mail.example.org"}
 
 
 @pytest.fixture(scope="module")
@@ -63,16 +65,16 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(params=["local", pytest.param("ray-jobs", marks=pytest.mark.ray)])
 def launcher(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Launcher]:
-    """A launcher of `launched`; the API's token is in the environment, and must not be handed on."""
+    """A launcher of `launched`; the service's secrets are in its environment, and must not be handed on."""
     env = {
         **os.environ, "MUTRANSFER_STORAGE": str(tmp_path), "MUTRANSFER_DATABASE_URL": "sqlite:///x", "PYTHONPATH":
-        str(REPOSITORY),
+        str(REPOSITORY), **HIDDEN,
     }  # fmt: skip
     if request.param == "local":
         yield LocalLauncher(logs=tmp_path, env=env, command=(sys.executable, "-m", MODULE))
         return
     made = RayJobsLauncher(
-        request.getfixturevalue("head"), env={**env, "MUTRANSFER_TOKEN": "secret"},
+        request.getfixturevalue("head"), env=env,
         entrypoint=f"{sys.executable} -m {MODULE}", withhold=("MUTRANSFER_DATABASE_URL",),
         timeout_seconds=120.0,
     )  # fmt: skip
@@ -117,10 +119,12 @@ def test_exit_statuses_and_logs_come_back(launcher: Launcher) -> None:
     assert one.poll() == 0
     assert f"{fine.study_id} at epoch 3" in one.log_tail(5)
     assert f"{broken.study_id} at epoch 3" in other.log_tail(5)
+    assert "MUTRANSFER_STORAGE" in one.log_tail(5)
+    for name in HIDDEN:
+        assert name not in one.log_tail(5)
     if isinstance(launcher, RayJobsLauncher):
         said = one.log_tail(5)
         assert "MUTRANSFER_RAY_ADDRESS MUTRANSFER_STORAGE" in said
-        assert "MUTRANSFER_TOKEN" not in said
         assert "MUTRANSFER_DATABASE_URL" not in said
         again = launch(launcher, fine)  # as after an answer that was lost
         assert again.poll() == 0
