@@ -14,7 +14,6 @@ from pathlib import Path
 import threading
 import time
 
-from pydantic import ValidationError
 import structlog
 
 from mutransfer.errors import TransientError
@@ -56,12 +55,16 @@ class Spool:
             _log.error("cannot spool a result: free space", path=str(path), error=str(error))
 
     def items(self) -> Iterator[tuple[str, TrialResult]]:
-        """(key, result) of everything spooled; what cannot be read is left out with a warning."""
+        """(key, result) of everything spooled; what cannot be read is left out with a warning.
+
+        A file that holds no result is put aside as `*.unreadable`: its place is its trial's next result's.
+        """
         for path in sorted(self._folder.glob("*.json")):
             try:
                 yield path.stem, TrialResult.model_validate_json(path.read_text())
-            except (OSError, ValidationError) as error:
+            except (OSError, ValueError) as error:  # no such bytes, no such text, no such result
                 _log.warning("a spooled result is unreadable: its trial runs again", path=str(path), error=str(error))
+                _put_aside(path)
 
     def remove(self, key: str) -> None:
         """Forget a result that the database has."""
@@ -69,6 +72,13 @@ class Spool:
 
     def _path(self, key: str) -> Path:
         return self._folder / f"{key}.json"
+
+
+def _put_aside(path: Path) -> None:
+    try:
+        path.replace(path.with_suffix(".unreadable"))
+    except OSError as error:
+        _log.error("a spooled file cannot be put aside", path=str(path), error=str(error))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -139,7 +139,22 @@ def test_a_successor_finds_what_a_killed_driver_spooled(
     recorder = make()
     wait_until(recorder.settled)
     assert store.calls == [("result", "a", 1.0)]
-    assert spooled(tmp_path) == ["broken.json"]
+    assert spooled(tmp_path) == ["broken.unreadable"]
+
+
+@pytest.mark.parametrize("broken", [b'{"status":', b"", b"\xff\xfe"])
+def test_an_unreadable_file_does_not_keep_its_trials_next_result_from_the_spool(
+    store: FakeStore, make: Callable[[], Recorder], tmp_path: Path, broken: bytes
+) -> None:
+    folder = tmp_path / "spool" / "study"
+    folder.mkdir(parents=True)
+    (folder / "a.json").write_bytes(broken)
+    store.fault = TransientError("away")
+    recorder = make()
+    recorder.result("a", result(1.0))
+    wait_until(lambda: spooled(tmp_path) == ["a.json", "a.unreadable"])
+    assert (folder / "a.unreadable").read_bytes() == broken
+    assert dict(Spool(tmp_path, "study").items()) == {"a": result(1.0)}
 
 
 def test_a_full_disk_keeps_results_in_memory(
