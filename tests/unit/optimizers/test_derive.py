@@ -71,6 +71,8 @@ def test_the_same_seed_measures_the_same_and_seeds_differ() -> None:
 
     first = measure(made, probe)
     assert first == measure(made, probe)
+    with torch.device("meta"):  # whatever the default device, it is measured on a CPU
+        assert first == measure(made, probe)
     assert first[0].norm != first[4].norm
 
 
