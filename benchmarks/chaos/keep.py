@@ -77,7 +77,6 @@ def render(rows: Mapping[int, Row]) -> str:
     """The page, from the documents alone."""
     parts = [HEAD, "| row | fault | " + " | ".join(("SQLite", "PostgreSQL")) + " |\n|---|---|---|---|\n"]
     parts += [_summary(row) for row in rows.values()]
-    parts.append("\n")
     parts += [_section(row) for row in rows.values()]
     return "".join(parts)
 
