@@ -105,6 +105,7 @@ class SpectrallyNormalised(Optimizer):
                 self._move(batch, [before[p] for p in batch], group)
         return loss
 
+    @torch.compiler.disable  # Dynamo mistakes vectors kept for one shape for those of the next
     def _move(self, batch: Sequence[Tensor], before: Sequence[Tensor], group: dict[str, Any]) -> None:
         """Replace what the child did to the weights of equal shape by the normalised step."""
         pieces = [_difference(p, b) for p, b in zip(batch, before, strict=True)]

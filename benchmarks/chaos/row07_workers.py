@@ -121,7 +121,7 @@ def _undisturbed(site: Site, keys: Iterable[str]) -> Mapping[str, float | None]:
     with reading(site.sessions) as session, tempfile.TemporaryDirectory() as cache:
         for key in keys:
             trial = _silent(TrialSpec.model_validate(session.get_one(TrialRow, key).spec))
-            trainer = Trainer(trial, prepare(trial.data, Path(cache)))
+            trainer = Trainer(trial, prepare(trial.data, Path(cache)), model_packages=("benchmarks",))
             trainer.run(trainer.steps)
             found[key] = trainer.finish().loss_nats
     return found
