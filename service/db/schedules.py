@@ -8,7 +8,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from mutransfer.base import digest
-from mutransfer.errors import ConflictError, NotFoundError
+from mutransfer.errors import ConflictError, NotFoundError, SpecError
+from mutransfer.spec import parse_study
 from service.db import audit, projects, studies
 from service.db.actors import current_actor
 from service.db.session import db_now, insert_new
@@ -66,7 +67,7 @@ def change(session: Session, row: ScheduleRow, changes: Mapping[str, Any]) -> No
     changed = {name: value for name, value in changes.items() if getattr(row, name) != value}
     if not changed:
         return
-    if "spec" in changed and question(changed["spec"]) != row.digest:
+    if "spec" in changed and not asks_the_same(row, changed["spec"]):
         changed |= {"digest": question(changed["spec"]), **_no_baseline()}
     for name, value in changed.items():
         setattr(row, name, value)
@@ -91,7 +92,7 @@ def pin(session: Session, row: ScheduleRow, study_id: str) -> None:
     study = studies.get(session, study_id)
     if study.project != row.project:
         raise ConflictError(f"{study_id} is a study of the project {study.project}, the schedule of {row.project}")
-    if question(study.spec) != row.digest:
+    if not asks_the_same(row, study.spec):
         raise ConflictError(f"{study_id} asks another question than the schedule: a baseline must be a run of the same")
     if study.state != StudyState.COMPLETED:
         raise ConflictError(f"{study_id} is {study.state}: a baseline must have completed")
@@ -130,6 +131,21 @@ def due(session: Session, now: float) -> Sequence[str]:
 def question(spec: Mapping[str, Any]) -> str:
     """What a study's document asks, whatever it is called: two runs of one question can be compared."""
     return digest({name: value for name, value in spec.items() if name not in _LABELS})
+
+
+def asks_the_same(row: ScheduleRow, spec: Mapping[str, Any]) -> bool:
+    """Whether a study's document asks what the schedule asks now."""
+    if question(spec) == row.digest:
+        return True
+    # Or once both are spelled out: fields with defaults, which a later version has more of, change no question.
+    return question(_spelled_out(spec)) == question(_spelled_out(row.spec))
+
+
+def _spelled_out(spec: Mapping[str, Any]) -> Mapping[str, Any]:
+    try:
+        return parse_study(spec).model_dump(mode="json")
+    except SpecError:  # of another version: what it says is all there is
+        return spec
 
 
 def _no_baseline() -> dict[str, Any]:

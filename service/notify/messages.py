@@ -27,14 +27,14 @@ def announce(session: Session, schedule: ScheduleRow, night: NightRow, event: Ni
 def night_message(schedule: ScheduleRow, night: NightRow, event: NightEvent) -> dict[str, Any]:
     """The message as JSON, in the form that webhooks get. `links` are paths of the service."""
     judgement = Judgement.model_validate(night.judgement) if night.judgement else None
-    reasons = [night.reason] if judgement is None else list(judgement.flags)
+    reasons = [reason for reason in (night.reason, *(judgement.flags if judgement else ())) if reason]
     when = local_time(night.fire_at, schedule.time_zone)
     title = f"{schedule.name}: the night of {when} {WORDS[event]}"
     return {
         "version": 1,
         "event": f"night.{event}",
         "title": title,
-        "reasons": [reason for reason in reasons if reason][:MAX_FLAGS],
+        "reasons": reasons[:MAX_FLAGS],
         "more_reasons": max(0, len(reasons) - MAX_FLAGS),
         "schedule": {"id": schedule.id, "name": schedule.name, "project": schedule.project},
         "night": {"id": night.id, "fire_at": night.fire_at, "local_time": when, "state": str(night.state)},

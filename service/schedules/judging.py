@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
 from mutransfer.errors import MutransferError
@@ -17,13 +18,18 @@ from service.db.states_schedules import BaselinePolicy, NightEvent, NightState
 from service.db.tables_schedules import NightRow, ScheduleRow
 from service.notify.messages import announce
 
+OTHER_QUESTION = "its study asks another question than the schedule does now: compared with nothing"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settled:
-    """What a night came to, worked out before anything is written. `error`: why it cannot be judged."""
+    """What a night came to, worked out before anything is written. `error`: why it cannot be judged.
 
-    study_id: str | None
+    `baseline_study_id` is the schedule's of then; a night of another question is not compared with it.
+    """
+
     baseline_study_id: str | None
+    asks_the_same: bool = True
     judgement: Judgement | None = None
     drifting: bool | None = None
     error: str = ""
@@ -48,16 +54,28 @@ def _work_out(session: Session, night_id: int, schedule_id: str) -> Settled | No
     if study is None or study.state != StudyState.COMPLETED:
         why = "its study was deleted" if study is None else f"its study {study.state}"
         detail = f": {study.error.splitlines()[-1][:500]}" if study is not None and study.error else ""
-        return Settled(study_id=night.study_id, baseline_study_id=base, error=why + detail)
+        return Settled(baseline_study_id=base, error=why + detail)
+    same = schedules.asks_the_same(schedule, study.spec)
+    compared = base if same else None
     try:
         measured = night_data.night_data(session, study.id)
-        before = _baseline(session, base)
-        past = past_speeds(session, schedule.id, base) if base else {}
+        before = _baseline(session, compared)
+        past = past_speeds(session, schedule.id, compared) if compared else {}
         judgement = _judge(measured, before, schedule, past)
     except MutransferError as error:
-        return Settled(study_id=study.id, baseline_study_id=base, error=f"it could not be compared: {error}")
+        return Settled(baseline_study_id=base, error=f"it could not be compared: {error}")
+    except ValidationError as error:
+        return Settled(baseline_study_id=base, error=_unreadable(error, compared))
     drifting = any(arm.verdict.outcome is Outcome.DRIFTS for arm in measured.result.arms)
-    return Settled(study_id=study.id, baseline_study_id=base, judgement=judgement, drifting=drifting)
+    return Settled(baseline_study_id=base, asks_the_same=same, judgement=judgement, drifting=drifting)
+
+
+def _unreadable(error: ValidationError, baseline: str | None) -> str:
+    """Why results that another version has stored cannot be compared, and what helps."""
+    first = error.errors()[0]
+    where = ".".join([error.title, *(str(part) for part in first["loc"])])
+    against = f", or of the nights against {baseline}: `schedules unpin` lets that baseline go" if baseline else ""
+    return f"it could not be compared: this version cannot read {where} ({first['msg']}) of its study{against}"
 
 
 def _baseline(session: Session, study_id: str | None) -> NightData | None:
@@ -78,6 +96,10 @@ def _write(session: Session, night_id: int, schedule_id: str, found: Settled) ->
         return False
     if schedule.baseline_study_id != found.baseline_study_id:
         return False  # pinned or let go meanwhile: the next round compares with what holds now
+    study = nights.study_of(session, night)
+    same = study is not None and schedules.asks_the_same(schedule, study.spec)
+    if found.judgement is not None and (study is None or same is not found.asks_the_same):
+        return False  # the template was changed meanwhile, or the study deleted
     previous = nights.before(session, night)
     if found.judgement is None:
         nights.move(night, NightState.FAILED, reason=found.error)
@@ -85,12 +107,13 @@ def _write(session: Session, night_id: int, schedule_id: str, found: Settled) ->
         announce(session, schedule, night, NightEvent.FAILED)
         return True
     night.judgement = found.judgement.model_dump(mode="json")
-    night.baseline_study_id = found.baseline_study_id
+    night.baseline_study_id = found.baseline_study_id if found.asks_the_same else None
     night.flagged, night.drifting = found.judgement.flagged, found.drifting
-    nights.move(night, NightState.JUDGED)
+    nights.move(night, NightState.JUDGED, reason="" if found.asks_the_same else OTHER_QUESTION)
     session.flush()
     announce(session, schedule, night, _event(night, previous))
-    _promote(session, schedule, night)
+    if found.asks_the_same:
+        _promote(session, schedule, night)
     return True
 
 

@@ -17,6 +17,7 @@ from service.db.studies import Submission
 from service.db.tables import Base
 from service.db.tables_access import DEFAULT_PROJECT
 from tests import study_builders as build
+from tests.contract.schedule_world import Nights
 from tests.postgres_server import PostgresServer, database_factory, drop_databases
 
 TTL_SECONDS = 30.0
@@ -79,3 +80,9 @@ def drive(sessions: Sessions) -> Callable[[], DriverStore]:
         return DriverStore(sessions, claim.study_id, claim.epoch, ttl_seconds=TTL_SECONDS)
 
     return claim
+
+
+@pytest.fixture
+def world(sessions: Sessions) -> Nights:
+    """Nights under a clock that only the test moves."""
+    return Nights(sessions)

@@ -9,70 +9,15 @@ from sqlalchemy import select
 from mutransfer.errors import ConflictError, NotFoundError
 from service.db import channels, nights, schedules, studies
 from service.db.driver_store import DriverStore
-from service.db.session import Sessions, reading, transact
+from service.db.session import reading, transact
 from service.db.states import StudyState
 from service.db.states_schedules import NightState
 from service.db.tables import StudyRow
-from service.db.tables_schedules import DeliveryRow, NightRow, ScheduleRow
-from service.schedules.firing import run_now
+from service.db.tables_schedules import NightRow
 from service.schedules.scheduler import Scheduler
-from service.schedules.slots import Slots
 from tests import study_builders as build
+from tests.contract.schedule_world import DAY, Nights, channel
 from tests.integration.api_fixtures import finish_study
-
-START = 1_795_000_000.0  # 2026-11-18 11:06:40 UTC
-DAY = 86_400.0
-
-
-class Nights:
-    """A schedule, a scheduler and a clock that only the test moves."""
-
-    def __init__(self, sessions: Sessions) -> None:
-        self.sessions = sessions
-        self.now = START
-        self.scheduler = Scheduler(sessions, clock=lambda _session: self.now)
-
-    def make(self, **changes: Any) -> str:
-        spec = build.spec()
-        values: dict[str, Any] = {
-            "name": "nightly", "project": spec.project, "cron": "30 2 * * *", "time_zone": "UTC",
-            "spec": spec.model_dump(mode="json"), "sensitivity": {},
-            "next_at": Slots(cron="30 2 * * *", time_zone="UTC").after(self.now),
-        }  # fmt: skip
-        return transact(self.sessions, lambda s: schedules.create(s, values | changes).id)
-
-    def pass_days(self, days: float) -> None:
-        self.now += days * DAY
-        self.scheduler.tick()
-
-    def rows(self) -> list[NightRow]:
-        with reading(self.sessions) as session:
-            return list(session.scalars(select(NightRow).order_by(NightRow.id)))
-
-    def states(self) -> list[str]:
-        return [row.state for row in self.rows()]
-
-    def schedule(self, which: str = "nightly") -> ScheduleRow:
-        with reading(self.sessions) as session:
-            return schedules.get(session, which)
-
-    def run(self) -> NightRow:
-        return transact(self.sessions, lambda s: run_now(s, schedules.get(s, "nightly", lock=True), self.now))
-
-    def finish(self, drive: Callable[[], DriverStore]) -> str:
-        store = drive()
-        finish_study(store)
-        self.scheduler.tick()
-        return store.study().id
-
-    def events(self) -> list[str]:
-        with reading(self.sessions) as session:
-            return [row.payload["event"] for row in session.scalars(select(DeliveryRow).order_by(DeliveryRow.id))]
-
-
-@pytest.fixture
-def world(sessions: Sessions) -> Nights:
-    return Nights(sessions)
 
 
 def test_a_slot_becomes_one_night_with_one_study(world: Nights) -> None:
@@ -136,7 +81,7 @@ def test_the_first_night_is_the_baseline_and_the_next_is_compared_with_it(
     world: Nights, drive: Callable[[], DriverStore]
 ) -> None:
     world.make()
-    transact(world.sessions, lambda s: channels.create(s, _channel(["flagged", "failed", "clean", "recovered"])))
+    transact(world.sessions, lambda s: channels.create(s, channel(["flagged", "failed", "clean", "recovered"])))
     world.pass_days(1)
     first = world.finish(drive)
     assert world.schedule().baseline_study_id == first
@@ -154,7 +99,7 @@ def test_a_failed_study_fails_its_night_and_a_clean_one_recovers(
     world: Nights, drive: Callable[[], DriverStore]
 ) -> None:
     world.make()
-    transact(world.sessions, lambda s: channels.create(s, _channel(["failed", "recovered"])))
+    transact(world.sessions, lambda s: channels.create(s, channel(["failed", "recovered"])))
     world.pass_days(1)
     drive().finish(StudyState.FAILED, result=None, error="no GPU\nboom")
     world.scheduler.tick()
@@ -164,13 +109,6 @@ def test_a_failed_study_fails_its_night_and_a_clean_one_recovers(
     world.pass_days(1)
     world.finish(drive)
     assert world.events() == ["night.failed", "night.recovered"]
-
-
-def _channel(events: list[str]) -> dict[str, Any]:
-    return {
-        "name": "ops", "project": build.spec().project, "kind": "webhook", "target": "http://127.0.0.1:1/",
-        "events": {"of": events},
-    }  # fmt: skip
 
 
 def test_promotion_waits_for_clean_nights_in_a_row(world: Nights, drive: Callable[[], DriverStore]) -> None:
@@ -190,22 +128,18 @@ def test_a_pinned_baseline_stays_whatever_the_policy(
     world.make(baseline_policy="promote", promote_after=1)
     by_hand = submit()
     with pytest.raises(ConflictError, match="queued"):
-        _pin(world, by_hand)
+        world.pin(by_hand)
     finish_study(drive())
-    _pin(world, by_hand)
+    world.pin(by_hand)
     for _ in range(2):
         world.pass_days(1)
         world.finish(drive)
     assert [row.baseline_study_id for row in world.rows()] == [by_hand, by_hand]
     other = submit(build.spec(train__steps=20))
     with pytest.raises(ConflictError, match="another question"):
-        _pin(world, other)
+        world.pin(other)
     transact(world.sessions, lambda s: schedules.unpin(s, schedules.get(s, "nightly", lock=True)))
     assert world.schedule().baseline_study_id is None
-
-
-def _pin(world: Nights, study: str) -> None:
-    transact(world.sessions, lambda s: schedules.pin(s, schedules.get(s, "nightly", lock=True), study))
 
 
 def test_a_paused_schedule_fires_nothing_and_a_manual_night_still_runs(world: Nights) -> None:
@@ -218,14 +152,6 @@ def test_a_paused_schedule_fires_nothing_and_a_manual_night_still_runs(world: Ni
     with pytest.raises(ConflictError, match="had not ended"):
         world.run()
     assert len(world.rows()) == 1
-
-
-def test_a_template_that_is_refused_skips_its_night_and_says_why(world: Nights) -> None:
-    world.make(spec={**build.spec().model_dump(mode="json"), "version": 99})
-    world.pass_days(1)
-    (night,) = world.rows()
-    assert night.state == "skipped"
-    assert "version" in night.reason
 
 
 def test_a_template_that_asks_something_else_lets_the_baseline_go(
