@@ -24,6 +24,7 @@ from service.db.session import make_engine, session_factory
 from service.logging import AccessLog
 from service.notify.routes import router as notify_router
 from service.reports.routes import router as reports_router
+from service.request_text import storable
 from service.schedules.routes import router as schedules_router
 from service.settings import Settings
 from service.studies import openapi
@@ -71,7 +72,7 @@ def create_app(settings: Settings) -> FastAPI:
         docs_url=None,  # FastAPI's pages load their scripts from elsewhere
         redoc_url=None,
         lifespan=lifespan,
-        dependencies=[Depends(scopes.undeclared)],
+        dependencies=[Depends(scopes.undeclared), Depends(storable)],
     )
     doorkeeper, limits = Doorkeeper(settings, sessions), Limits(settings.rate_limit)
     app.state.context = Context(settings=settings, sessions=sessions)

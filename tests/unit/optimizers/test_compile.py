@@ -1,4 +1,4 @@
-"""A step under `torch.compile` is the step: traced by Dynamo, with graph breaks where an optimizer looks at its data."""
+"""A step under `torch.compile` is the step, with graph breaks where an optimizer looks at its data."""
 
 import pytest
 import torch
