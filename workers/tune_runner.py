@@ -152,6 +152,12 @@ def _reason(trial: Any) -> str:
     return text.strip() or "the worker died without a word"
 
 
+def _error(trial: Any) -> object:
+    """The error that Tune wrote into its scratch folder; what it has for that looks elsewhere, and finds none yet."""
+    path = trial.pickled_error_file
+    return ray.cloudpickle.loads(Path(path).read_bytes()) if path and Path(path).exists() else None
+
+
 def fault_of_loss(error: object) -> Fault:
     """Whose fault it is that a trial's process is gone, by what Ray says of it."""
     cause = getattr(error, "cause", None)
@@ -297,8 +303,7 @@ class _Watch(Callback):
         if live is not None and live.overdue:
             reason = f"{live.overdue} and was killed\n{reason}"
         overdue = live is not None and bool(live.overdue)
-        # Tune has written the error into its own scratch folder.
-        fault = Fault.TRIAL if overdue else fault_of_loss(trial.get_pickled_error())
+        fault = Fault.TRIAL if overdue else fault_of_loss(_error(trial))
         self._engine.failed(key, reason, fault)
 
     def __reduce__(self) -> tuple[type[Callback], tuple[()]]:

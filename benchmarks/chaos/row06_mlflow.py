@@ -24,7 +24,7 @@ Points = set[tuple[str, float, int, int]]  # key, value, step, milliseconds sinc
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    """How much of it: two studies of `rates` × 2 trials, one with MLflow there, one without."""
+    """How much of it: two studies of `rates` × 4 trials, one with MLflow there, one without."""
 
     rates: int
     seconds: float
@@ -54,10 +54,10 @@ def run(lab: Lab, size: Size) -> list[Figure]:
     ratio = median(_paired(_medians(away), _medians(there)))
     return [
         at_least("outage of MLflow (s)", lasted, size.outage),
-        at_least("messages that waited for its end", waited, 2 * size.rates),
+        at_least("messages that waited for its end", waited, 4 * size.rates),
         at_least("exporters killed with messages left", at_work, size.kills),
         *mirrored,
-        at_least("steps of trials", len(steps), 2 * 2 * size.rates * STEPS),
+        at_least("steps of trials", len(steps), 2 * 4 * size.rates * STEPS),
         exactly("steps taken in a process that knows MLflow", sum(step.mlflow for step in steps), 0),
         at_most("step time without MLflow against with it, paired by trial (|ratio - 1|)", abs(ratio - 1.0), 0.05),
     ]
@@ -66,7 +66,7 @@ def run(lab: Lab, size: Size) -> list[Figure]:
 def _train(site: Site, size: Size, *, studies: int) -> None:
     """Run one more study, the `studies`-th: of another length, so that it reuses no trial of the one before."""
     steps = STEPS + studies - 1
-    site.submit(stub_study(site, rates=size.rates, widths=(8, 16), steps=steps, seconds=size.seconds, work=WORK))
+    site.submit(stub_study(site, rates=size.rates, steps=steps, seconds=size.seconds, work=WORK))
     site.wait_ended(studies)
 
 
@@ -146,6 +146,6 @@ ROW = Row(
     fault="MLflow away for 60 s while trials run; the exporter killed again and again (kill -9)",
     databases=("sqlite", "postgresql"),
     run=run,
-    long=Size(rates=30, seconds=0.6, kills=10, outage=60.0),
-    short=Size(rates=2, seconds=0.4, kills=1, outage=5.0),
+    long=Size(rates=15, seconds=0.6, kills=10, outage=60.0),
+    short=Size(rates=1, seconds=0.4, kills=1, outage=5.0),
 )

@@ -16,7 +16,7 @@ Remove = Callable[[], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    """How much of it: nodes removed, one after the other, each replaced; `rates` × 2 trials."""
+    """How much of it: nodes removed, one after the other, each replaced; `rates` × 4 trials."""
 
     removals: int
     rates: int
@@ -49,7 +49,7 @@ def run(lab: Lab, size: Size) -> list[Figure]:
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_USAGE_STATS_ENABLED": "0"}
     with lab.site(**token, MUTRANSFER_CHECKPOINT_SECONDS="0.5") as site, _cluster(site) as (address, remove):
         site.environment["MUTRANSFER_RAY_ADDRESS"] = address
-        spec = stub_study(site, rates=size.rates, widths=(8, 16), steps=STEPS, seconds=size.seconds)
+        spec = stub_study(site, rates=size.rates, steps=STEPS, seconds=size.seconds)
         site.submit(spec)
         site.spawn("dispatcher")
         hit: set[Trial] = set()
@@ -63,7 +63,7 @@ def run(lab: Lab, size: Size) -> list[Figure]:
         at_least("nodes removed", size.removals, size.removals),
         at_least("trials that ran there", len(hit), size.removals),
         exactly("of these, finished in another process", elsewhere, len(hit)),
-        exactly("results", found["results"], 2 * size.rates),
+        exactly("results", found["results"], 4 * size.rates),
         exactly("trials given up", found["given up"], 0),
         exactly("studies completed", found["completed"], 1),
         exactly("attempts counted as failures of a trial", found["failed attempts"], 0),
@@ -111,6 +111,6 @@ ROW = Row(
     fault="a Ray node removed abruptly while its trials run",
     databases=("sqlite", "postgresql"),
     run=run,
-    long=Size(removals=5, rates=30, seconds=3.0),
-    short=Size(removals=1, rates=2, seconds=2.0),
+    long=Size(removals=5, rates=15, seconds=3.0),
+    short=Size(removals=1, rates=1, seconds=2.0),
 )
