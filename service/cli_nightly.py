@@ -54,7 +54,7 @@ def check(
     """Look at the last night of a schedule.
 
     Exit status: 0 it is fine; 3 what `--fail-on` names was found (default: flag); 1 there is no night to look at: none
-    yet, too old, still running, its study failed, or the service does not answer; 2 bad input.
+    yet, too old, still running, its study failed or was refused, or the service does not answer; 2 bad input.
     """
     with connect(url) as client:
         found = client.schedules.run(which) if run else _last(client, which)

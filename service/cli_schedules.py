@@ -90,7 +90,7 @@ def show(which: Which, url: Url = None, json: Json = False) -> None:
     out.print(f"baseline: {found.baseline_study_id or 'none yet'} (policy {found.baseline.policy.value}{pinned})")
     out.print(f"last night: {_latest(found)}", markup=False)
     if found.refused:
-        out.print(f"this version takes its study no longer, nights are skipped: {found.refused}", markup=False)
+        out.print(f"this version takes its study no longer, nights fail: {found.refused}", markup=False)
 
 
 def change(

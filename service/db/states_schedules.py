@@ -33,7 +33,7 @@ class NightEvent(StrEnum):
     """What a channel may want to hear of."""
 
     FLAGGED = "flagged"  # a night differs from its baseline
-    FAILED = "failed"  # a night's study failed or was cancelled
+    FAILED = "failed"  # a night's study failed, was cancelled or refused; or the schedule had to be paused
     RECOVERED = "recovered"  # a night without a flag after one that was flagged or failed
     CLEAN = "clean"  # any other night without a flag
 
@@ -50,7 +50,7 @@ class NightState(StrEnum):
     """The life of a night.
 
     waiting ──▶ running ──▶ judged | failed
-       ╰──────▶ skipped
+       ╰──────▶ skipped | failed
     """
 
     WAITING = "waiting"
@@ -75,7 +75,8 @@ TRANSITIONS: dict[NightState, frozenset[NightState]] = {
     NightState.WAITING: frozenset(
         {
             NightState.RUNNING,  # the night before has ended: the study is submitted
-            NightState.SKIPPED,  # the schedule was paused or its template changed meanwhile
+            NightState.SKIPPED,  # another night had not ended, or the schedule was paused meanwhile
+            NightState.FAILED,  # the study was refused: this version takes the template no longer, a project's limit, …
         }
     ),
     NightState.RUNNING: frozenset(

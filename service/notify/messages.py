@@ -48,6 +48,23 @@ def night_message(schedule: ScheduleRow, night: NightRow, event: NightEvent) -> 
     }
 
 
+def announce_pause(session: Session, schedule: ScheduleRow, why: str) -> None:
+    """Queue, for every channel that wants to hear of failures, that a schedule fires no more. Call before it is paused.
+
+    Times are UTC: the schedule's own zone may be what cannot be read.
+    """
+    message = {
+        "version": 1, "event": "schedule.paused", "title": f"{schedule.name}: paused, its slots cannot be read",
+        "reasons": [why], "more_reasons": 0,
+        "schedule": {"id": schedule.id, "name": schedule.name, "project": schedule.project}, "night": None,
+        "study": None, "baseline_study": schedule.baseline_study_id, "drifting": None,
+        "links": {"night": f"/schedules/{schedule.id}", "study": None},
+    }  # fmt: skip
+    channels.enqueue(
+        session, schedule, NightEvent.FAILED, f"schedule/{schedule.id}/paused/{schedule.next_at}", message
+    )  # fmt: skip
+
+
 def test_message(name: str, project: str) -> dict[str, Any]:
     """What a channel gets when somebody wants to see whether it works."""
     return {

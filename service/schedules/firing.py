@@ -12,9 +12,10 @@ from mutransfer.errors import ConflictError, MutransferError, TransientError
 from mutransfer.spec import parse_study
 from service.db import nights, studies
 from service.db.states import StudyState
-from service.db.states_schedules import Concurrency, NightState
+from service.db.states_schedules import Concurrency, NightEvent, NightState
 from service.db.studies import Submission
 from service.db.tables_schedules import NightRow, ScheduleRow
+from service.notify.messages import announce
 from service.schedules.slots import Slots, local_time
 from service.studies.checks import estimate_study
 
@@ -41,11 +42,12 @@ def fire(session: Session, schedule_id: str, now: float) -> NightRow | None:
 def run_now(session: Session, schedule: ScheduleRow, now: float) -> NightRow:
     """A night outside the slots, of a schedule that the caller has locked. Paused ones run too.
 
-    Raises ConflictError where a slot would be skipped: a person should be told rather than served nothing.
+    Raises ConflictError where a slot would be skipped or its study is refused: a person should be told rather than
+    served nothing.
     """
     night = nights.add(session, schedule, now, manual=True)
     _admit(session, schedule, night)
-    if night.state == NightState.SKIPPED:
+    if night.state in (NightState.SKIPPED, NightState.FAILED):
         raise ConflictError(night.reason)
     return night
 
@@ -95,7 +97,7 @@ def _admit(session: Session, schedule: ScheduleRow, night: NightRow) -> None:
 
 
 def _start(session: Session, schedule: ScheduleRow, night: NightRow) -> None:
-    """Submit the study of a waiting night; one that cannot be is skipped, and says why."""
+    """Submit the study of a waiting night; one that is refused fails, and its people are told why."""
     try:
         with session.begin_nested():
             spec = parse_study(schedule.spec)
@@ -106,7 +108,9 @@ def _start(session: Session, schedule: ScheduleRow, night: NightRow) -> None:
     except TransientError:
         raise
     except MutransferError as error:
-        nights.move(night, NightState.SKIPPED, reason=f"the study was refused: {error}")
+        nights.move(night, NightState.FAILED, reason=f"its study was refused: {error}")
+        session.flush()
+        announce(session, schedule, night, NightEvent.FAILED)
     else:
         night.reason = ""
         nights.move(night, NightState.RUNNING)

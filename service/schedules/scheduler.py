@@ -19,6 +19,7 @@ from service.db import nights, schedules
 from service.db.session import Sessions, db_now, is_transient, reading, transact
 from service.db.tables_schedules import ScheduleRow
 from service.loops import repeat
+from service.notify.messages import announce_pause
 from service.schedules import firing, judging
 
 POLL_SECONDS = 1.0
@@ -88,13 +89,15 @@ class Scheduler:
             )  # fmt: skip
         except SpecError as error:  # stored by another version, or time zones have changed: the others must go on
             log.error("schedule cannot be read: paused", schedule=schedule_id, error=str(error))
-            transact(self._sessions, lambda session: _pause(session, schedule_id))
+            why = str(error)
+            transact(self._sessions, lambda session: _pause(session, schedule_id, why))
             return
         if night is not None:
             log.info("night fired", schedule=schedule_id, night=night.id, state=night.state, study=night.study_id)
 
 
-def _pause(session: Session, schedule_id: str) -> None:
+def _pause(session: Session, schedule_id: str, why: str) -> None:
     row = session.get(ScheduleRow, schedule_id, with_for_update=True)
-    if row is not None:
+    if row is not None and row.next_at is not None:
+        announce_pause(session, row, why)
         row.next_at = None

@@ -119,7 +119,7 @@ class ScheduleRead(BaseModel):
     cron: str
     time_zone: str
     study: dict[str, Any] = Field(description="The template, every field spelled out.")
-    refused: str = Field(description="Why this version takes the template no longer: nights are skipped. Else empty.")
+    refused: str = Field(description="Why this version takes the template no longer: nights fail. Else empty.")
     concurrency: Concurrency
     baseline: BaselineRule
     baseline_study_id: str | None

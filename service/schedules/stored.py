@@ -8,7 +8,7 @@ from mutransfer.spec import StudySpec, parse_study
 
 
 def stored_template(document: Mapping[str, Any]) -> tuple[StudySpec | None, str]:
-    """The template, or why this version takes it no longer: pages and lists then say so, and nights are skipped."""
+    """The template, or why this version takes it no longer: pages and lists then say so, and nights fail."""
     try:
         return parse_study(document), ""
     except SpecError as error:

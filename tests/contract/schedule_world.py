@@ -61,9 +61,12 @@ class Nights:
         self.scheduler.tick()
         return store.study().id
 
-    def events(self) -> list[str]:
+    def messages(self) -> list[Any]:
         with reading(self.sessions) as session:
-            return [row.payload["event"] for row in session.scalars(select(DeliveryRow).order_by(DeliveryRow.id))]
+            return [row.payload for row in session.scalars(select(DeliveryRow).order_by(DeliveryRow.id))]
+
+    def events(self) -> list[str]:
+        return [message["event"] for message in self.messages()]
 
     def pin(self, study: str, which: str = "nightly") -> None:
         transact(self.sessions, lambda s: schedules.pin(s, schedules.get(s, which, lock=True), study))

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from service.db import channels
+from mutransfer.errors import ConflictError
+from service.db import channels, schedules
 from service.db.driver_store import DriverStore
 from service.db.session import transact
 from service.db.tables import StudyRow
@@ -158,9 +159,59 @@ def test_what_breaks_for_one_night_or_schedule_stops_no_other(
     assert world.states() == ["judged", "running", "running"]
 
 
-def test_a_template_that_is_refused_skips_its_night_and_says_why(world: Nights) -> None:
-    world.make(spec={**build.spec().model_dump(mode="json"), "version": 99})
+REFUSED = {**build.spec().model_dump(mode="json"), "version": 99}
+
+
+def test_a_night_whose_study_is_refused_fails_and_people_are_told(
+    world: Nights, drive: Callable[[], DriverStore]
+) -> None:
+    made = world.make(spec=REFUSED)
+    transact(world.sessions, lambda s: channels.create(s, channel(["failed", "recovered"])))
     world.pass_days(1)
     (night,) = world.rows()
-    assert night.state == "skipped"
-    assert "version" in night.reason
+    assert (night.state, night.study_id) == ("failed", None)
+    assert night.ended_at is not None
+    (told,) = world.messages()
+    assert (told["event"], told["title"]) == ("night.failed", "nightly: the night of 2026-11-19 02:30:00+00:00 failed")
+    assert told["reasons"] == [night.reason]
+    assert night.reason.startswith("its study was refused: version")
+    with pytest.raises(ConflictError, match="refused"):
+        world.run()
+    assert (len(world.rows()), len(world.messages())) == (1, 1)  # who asked for that one was told
+    world.change(build.spec(), made)
+    world.pass_days(1)
+    world.finish(drive)
+    assert world.events() == ["night.failed", "night.recovered"]
+
+
+def test_a_waiting_night_that_is_refused_is_told_and_one_that_passes_is_not(
+    world: Nights, drive: Callable[[], DriverStore]
+) -> None:
+    world.make(concurrency="queue")
+    transact(world.sessions, lambda s: channels.create(s, channel(["failed"])))
+    for _ in range(3):
+        world.pass_days(1)
+    finish_study(drive())
+
+    def spoil(session: Any) -> None:
+        schedules.get(session, "nightly").spec = REFUSED
+
+    transact(world.sessions, spoil)
+    world.scheduler.tick()
+    world.scheduler.tick()
+    assert world.states() == ["judged", "failed", "skipped"]
+    assert world.events() == ["night.failed"]
+
+
+@pytest.mark.parametrize("spoilt", [{"cron": "0 0 30 2 *"}, {"time_zone": "Mars/Olympus"}])
+def test_a_schedule_whose_slots_cannot_be_read_is_paused_and_people_are_told(
+    world: Nights, spoilt: dict[str, str]
+) -> None:
+    made = world.make(**spoilt)
+    transact(world.sessions, lambda s: channels.create(s, channel(["failed"])))
+    world.pass_days(1)
+    world.pass_days(1)
+    assert (world.rows(), world.schedule().next_at) == ([], None)
+    (told,) = world.messages()
+    assert (told["event"], told["schedule"]["id"], told["night"]) == ("schedule.paused", made, None)
+    assert next(iter(spoilt)) in told["reasons"][0]

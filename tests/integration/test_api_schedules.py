@@ -78,7 +78,7 @@ def test_what_is_wrong_is_named_and_nothing_is_made(api: Api) -> None:
     assert api.get(SCHEDULES).json()["items"] == []
 
 
-def test_a_template_that_this_version_takes_no_longer_is_told_and_skips_nights(
+def test_a_template_that_this_version_takes_no_longer_is_told_and_fails_nights(
     api: Api, client: Client, tick: Callable[[], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cli_schedules, "connect", lambda _url: Client(client.url))
@@ -97,7 +97,7 @@ def test_a_template_that_this_version_takes_no_longer_is_told_and_skips_nights(
     tick()
     night = client.schedules.get(made.id).latest
     assert night is not None
-    assert (night.state.value, "of_an_older_version" in night.reason) == ("skipped", True)
+    assert (night.state.value, "of_an_older_version" in night.reason) == ("failed", True)
     assert client.schedules.change(made.id, {"study": build.document()}).refused == ""
 
 
@@ -152,6 +152,12 @@ def test_the_command_line_goes_the_same_way(
     assert checked.exit_code == 0, checked.output
     assert printed(checked)["state"] == "judged"
     assert call("nightly", "check", "nightly", "--max-age-hours", "0").exit_code == 1
+    with api.sessions.begin() as session:
+        (row,) = session.query(ScheduleRow)
+        row.spec, row.next_at = {**row.spec, "version": 99}, 1.0
+    tick()
+    refused = call("nightly", "check", "nightly")
+    assert (refused.exit_code, "its study was refused" in refused.output) == (1, True)
     assert "first night" in call("schedules", "history", "nightly").stdout
     assert "optimum/adamw-mup/16" in call("schedules", "night", "nightly", "1").stdout
     assert call("nightly", "check", "unknown").exit_code == 2
