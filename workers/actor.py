@@ -83,6 +83,9 @@ class TrialActor(Trainable):
         losses = []
         while not trainer.done:
             losses.append(trainer.run(1).train_loss_nats)
+            # Not at the next report only: a kill costs one interval at most, however that compares with reports.
+            if not trainer.done and time.monotonic() - self._saved_at >= self._job.checkpoint_seconds:
+                self.save_now()
             if time.monotonic() - started >= REPORT_SECONDS:
                 break
         progress = {"step": trainer.step_index, "steps": trainer.steps, "train_loss_nats": _mean(losses)}
@@ -90,8 +93,6 @@ class TrialActor(Trainable):
             result = trainer.finish().model_dump_json()
             self._trainer = None
             return _report(**progress, done=True, result=result, warning=self._warning)
-        if time.monotonic() - self._saved_at >= self._job.checkpoint_seconds:
-            self.save_now()
         return _report(**progress, warning=self._warning)
 
     def save_now(self) -> int:

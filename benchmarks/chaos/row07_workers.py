@@ -95,12 +95,11 @@ def _kill_one(lab: Lab, site: Site, driver: DriverProcess, size: Size, *, spared
 def _cost(steps: list[Step], victim: Victim) -> Lost:
     """What the process that went on had to do again."""
     again = next(s for s in steps if s.trial == victim.trial and s.pid != victim.pid and s.at > victim.killed_at)
-    done = [s for s in steps if s.trial == victim.trial and s.pid == victim.pid]
-    kept = [s.at for s in done if s.step < again.step]
-    redone = [s for s in done if s.step >= again.step]
-    times = [kept[-1] if kept else done[0].at, *(s.at for s in redone)]
-    longest = max((b - a for a, b in zip(times, [*times[1:], victim.killed_at], strict=True)), default=0.0)
-    return Lost(seconds=victim.killed_at - times[0], step_seconds=longest, steps=len(redone))
+    # A step is told before it sleeps, so that what was lost of the first one began with its line.
+    redone = [s.at for s in steps if s.trial == victim.trial and s.pid == victim.pid and s.step >= again.step]
+    longest = max((b - a for a, b in zip(redone, [*redone[1:], victim.killed_at], strict=True)), default=0.0)
+    seconds = victim.killed_at - redone[0] if redone else 0.0
+    return Lost(seconds=seconds, step_seconds=longest, steps=len(redone))
 
 
 def _losses(site: Site) -> Mapping[str, float | None]:

@@ -11,6 +11,7 @@ from mutransfer.trial import TrialResult, TrialSpec, TrialStatus
 from tests.trials import small_trial
 from workers import actor as actor_module
 from workers.actor import TrialActor, TrialJob
+from workers.checkpoint import Checkpoints
 from workers.data import prepare
 
 
@@ -65,6 +66,17 @@ def test_a_resumed_trial_is_bit_equal_to_one_never_interrupted(tmp_path: Path, d
     resumed = finish(new_actor(job(tmp_path, data, trial, epoch=2)))
     assert resumed.resumed_from_step == 9
     assert timeless(resumed) == timeless(whole)
+
+
+def test_a_checkpoint_does_not_wait_for_a_report(
+    tmp_path: Path, data: DataSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A whole trial between two reports: a kill costs one interval at most all the same."""
+    monkeypatch.setattr(actor_module, "REPORT_SECONDS", 3600.0)
+    saved: list[int] = []
+    monkeypatch.setattr(Checkpoints, "save", lambda _self, step, _state: saved.append(step))
+    finish(new_actor(job(tmp_path, data, small_trial(train={"steps": 6}), every=0.0)), at_most=1)
+    assert saved == [1, 2, 3, 4, 5]  # after the last step there is a result
 
 
 @pytest.mark.usefixtures("_one_step_a_report")
