@@ -2,7 +2,7 @@
 
 Of all unchanged nights at most `sensitivity.false_alarms` shall have any flag: that share is divided over the figures
 (Bonferroni), and each figure is tested at its part. `python -m benchmarks.nights` measures both kinds of error over
-simulated nights; docs/nightly.md keeps what it printed.
+simulated nights; docs/nights.md keeps what it printed.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

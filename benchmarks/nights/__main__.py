@@ -100,6 +100,9 @@ asks for trials, curves of known shape answer with noise, the fit and the judgem
 machine: from one where a trial repeats to the last digit to one where two runs of a trial differ as much as two seeds
 do. Printed by `make bench-nights`, which keeps its counts in [docs/results/nights](results/nights/nights.json).
 
+The simulated audits never err: an audit says what was planted, so its figure adds nothing to the false alarms below.
+What audits themselves come to is measured apart ([audits](audits.md)).
+
 *The right reason* means: every figure that must be flagged is (the optimum for a shift, drift and audit for a wrong
 multiplier, throughput for a slowdown), and no arm is blamed that nothing was done to. Rows without a bar show what
 smaller changes come to.

@@ -69,7 +69,7 @@ class Frame:
         """A page. `here` is the place in the navigation that it belongs to."""
         page = render(
             template, assets=self.assets, places=self._places, here=here, frame=self, request=request,
-            csrf=getattr(request.state, "csrf_token", ""), may_change=may_change(), **context,
+            may_change=may_change(), **context,
         )  # fmt: skip
         return HTMLResponse(page, status_code=int(status), headers={"Cache-Control": NO_CACHE})
 

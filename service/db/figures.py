@@ -10,7 +10,7 @@ from service.db.session import db_now
 from service.db.states import StudyState
 from service.db.tables import LeaseRow, OutboxRow, StudyRow, SummaryRow
 
-ACTIVE = (StudyState.RUNNING, StudyState.CANCELLING)
+ACTIVE = (StudyState.RUNNING, StudyState.PAUSING, StudyState.CANCELLING)
 
 
 @dataclass(frozen=True, kw_only=True)

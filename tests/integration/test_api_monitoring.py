@@ -59,6 +59,8 @@ def test_the_figures_follow_what_happens(api: Api) -> None:
     late = figures(api)
     assert (late["mutransfer_leases_held"], late["mutransfer_leases_expired"]) == (0, 1)
     assert late["mutransfer_lease_age_seconds"] >= 35.0
+    assert api.post(f"{STUDIES}/{store.study().id}/pause").status_code == 200
+    assert figures(api)["mutransfer_leases_expired"] == 1  # of a study that is pausing: nobody lets go of its trials
 
 
 def test_the_figures_count_trials_and_what_waits_to_be_told(api: Api) -> None:
