@@ -153,7 +153,7 @@ def test_why_a_study_waits(sessions: Sessions, submit: Submit, drive: Drive) -> 
     assert reason(sessions, first) is WaitReason.PAUSED
     with sessions.begin() as session:
         actions.resume(session, second)
-    store.release(delay_seconds=60.0)
+    store.release(delay_seconds=30.0)
     found = why(sessions, second)
     assert found is not None
     assert found[0] is WaitReason.RETRY

@@ -59,7 +59,7 @@ def test_the_last_error_of_a_message_is_told(sessions: Sessions, submit: Submit,
     store.record_facts(build.FACTS)
     outbox = Outbox(sessions)
     (message,) = outbox.due()
-    outbox.retry(message.id, error="connection refused", delay_seconds=60.0)
+    outbox.retry(message.id, error="connection refused", delay_seconds=15.0)
     with reading(sessions) as session:
         (kind,) = workload(session).outbox
     assert (kind.attempts, kind.error) == (1, "connection refused")
