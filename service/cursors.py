@@ -6,6 +6,8 @@ import json
 from typing import Any
 
 from mutransfer.errors import SpecError
+from service.db.base import MOST_BIG_INTEGER
+from service.request_text import is_storable
 
 
 def encode(position: Any) -> str:
@@ -14,12 +16,28 @@ def encode(position: Any) -> str:
 
 
 def decode(cursor: str, *kinds: type) -> list[Any]:
-    """The position in a cursor, one value for each of `kinds`. Raises SpecError naming `cursor`."""
+    """The position in a cursor, one value for each of `kinds` that a column can hold. Raises SpecError at `cursor`."""
     try:
         position = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
     except (ValueError, binascii.Error, RecursionError):
         position = None
-    well_formed = isinstance(position, list) and [type(value) for value in position] == list(kinds)
-    if not well_formed:
-        raise SpecError.at("cursor", "not a cursor that this service gave out")
+    if not isinstance(position, list) or [type(value) for value in position] != list(kinds):
+        raise forged()
+    if not all(map(_is_a_columns, position)):
+        raise forged()
     return list(position)
+
+
+def forged() -> SpecError:
+    """The error for a cursor that holds what no list has."""
+    return SpecError.at("cursor", "not a cursor that this service gave out")
+
+
+def _is_a_columns(value: Any) -> bool:
+    match value:
+        case int():
+            return abs(value) <= MOST_BIG_INTEGER
+        case str():
+            return is_storable(value)
+        case _:
+            return True

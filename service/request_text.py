@@ -10,6 +10,11 @@ from mutransfer.errors import NotFoundError, Problem, SpecError
 NUL = "\0"
 
 
+def is_storable(text: str) -> bool:
+    """Whether a database can hold a text: neither NUL nor half of a pair of surrogates, which JSON can spell."""
+    return NUL not in text and not any("\ud800" <= character <= "\udfff" for character in text)
+
+
 def storable(request: Request) -> None:
     """A dependency of every route. Raises NotFoundError for a path with NUL, SpecError for a query parameter."""
     if NUL in request.url.path or any(NUL in str(value) for value in request.path_params.values()):

@@ -28,7 +28,6 @@ from service.db.audit import AuditFilter
 from service.db.session import reading, transact
 from service.studies.openapi import BODY, COMMON, CONFLICT, problem
 
-MAX_ID = 2**63 - 1
 NO_TOKEN: dict[int | str, dict[str, Any]] = {404: problem("There is no such token.")}
 NO_PROJECT: dict[int | str, dict[str, Any]] = {404: problem("There is no such project.")}
 MADE_PROJECT: dict[int | str, dict[str, Any]] = {201: {"model": ProjectRead, "description": "It is new."}}
@@ -123,7 +122,7 @@ def read_audit_log(
     limit: Limit = 50, cursor: Cursor = None,
 ) -> AuditPage:  # fmt: skip
     """Who changed what and when, newest first."""
-    before = min(cursors.decode(cursor, int)[0], MAX_ID) if cursor else None
+    before = cursors.decode(cursor, int)[0] if cursor else None
     wanted = AuditFilter(project=project, actor=actor, action=action, target=target, before=before)
     with reading(context.sessions) as session:
         rows = audit.page(session, wanted, limit=limit + 1)

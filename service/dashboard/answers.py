@@ -6,8 +6,11 @@ from fastapi import Request, Response
 
 from service.dashboard.assets import packed
 from service.dashboard.frame import NO_CACHE
+from service.db.base import MOST_INTEGER
 from service.reports.chart import Chart, find
 from service.reports.files import attachment
+
+MOST_DIGITS = 100
 
 
 def figures(request: Request, charts: tuple[Chart, ...]) -> Response:
@@ -21,6 +24,8 @@ def csv_table(charts: tuple[Chart, ...], key: str, name: str) -> Response:
     return attachment(find(charts, key).table.csv().encode(), "text/csv", f"{name}-{key}.csv")
 
 
-def number(text: str | None) -> int | None:
-    """A positive whole number, None for anything else: a form's empty field is no error."""
-    return int(text) if text and text.isascii() and text.isdigit() and int(text) > 0 else None
+def number(text: str | None, *, most: int = MOST_INTEGER) -> int | None:
+    """A positive whole number up to `most`, None for anything else: a form's empty field is no error."""
+    if not text or len(text) > MOST_DIGITS or not (text.isascii() and text.isdigit()):
+        return None
+    return int(text) if 0 < int(text) <= most else None

@@ -13,6 +13,7 @@ from service.dashboard.answers import csv_table, figures, number
 from service.dashboard.frame import MAX_TEXT, Frame, Route
 from service.dashboard.submit import START, as_text, text_of
 from service.db import nights, schedules, studies
+from service.db.base import MOST_BIG_INTEGER
 from service.db.states_schedules import BaselinePolicy, Concurrency, NightState
 from service.db.tables_schedules import NightRow, ScheduleRow
 from service.reports.chart import Chart
@@ -160,7 +161,10 @@ class Schedules:
         """One schedule."""
 
         def answer(session: Session) -> Response:
-            view = schedule_view(session, schedule, night=number(night), before=number(before))
+            view = schedule_view(
+                session, schedule, night=number(night, most=MOST_BIG_INTEGER),
+                before=number(before, most=MOST_BIG_INTEGER),
+            )  # fmt: skip
             return self._frame.html(request, "schedule.html", here="schedules", view=view)
 
         return self._frame.read(request, answer)

@@ -7,6 +7,7 @@ from urllib.parse import urlencode
 from sqlalchemy import ColumnElement, and_, case, func, select, tuple_
 from sqlalchemy.orm import Session
 
+from service.db.base import MOST_BIG_INTEGER, MOST_INTEGER
 from service.db.states import TrialState
 from service.db.tables import StudyTrialRow, TrialRow
 from service.db.trial_pages import PLACE, Place
@@ -69,9 +70,10 @@ def parse_place(text: str | None) -> Place | None:
     """A place out of an address; None for what is none."""
     parts = (text or "").rsplit(":", 3)
     try:
-        return parts[0], int(parts[1]), float(parts[2]), int(parts[3])
+        place = parts[0], int(parts[1]), float(parts[2]), int(parts[3])
     except (IndexError, ValueError):
         return None
+    return place if abs(place[1]) <= MOST_INTEGER and abs(place[3]) <= MOST_BIG_INTEGER else None
 
 
 def list_trials(session: Session, study_id: str, filters: TrialFilters) -> tuple[list[TrialLine], bool]:

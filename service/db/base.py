@@ -7,6 +7,8 @@ from sqlalchemy import JSON, BigInteger, CheckConstraint, Double, Integer, MetaD
 from sqlalchemy.orm import DeclarativeBase
 
 Json = dict[str, Any]
+MOST_INTEGER = 2**31 - 1  # in a column of type INTEGER on PostgreSQL
+MOST_BIG_INTEGER = 2**63 - 1  # in one of type BIGINT, and in any of SQLite's
 # SQLite numbers rows by itself only in a column of type INTEGER.
 AutoId = BigInteger().with_variant(Integer, "sqlite")
 

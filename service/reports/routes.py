@@ -13,6 +13,7 @@ from service.conditional import ConditionalRoute
 from service.context import ContextDep
 from service.dashboard.study_page import Asked, page_charts
 from service.db import studies, trial_results
+from service.db.base import MOST_INTEGER
 from service.db.session import reading
 from service.reports.chart import Chart, find
 from service.reports.data import DATA_FORMS, DataForm, fits_table, trials_table, written
@@ -87,7 +88,9 @@ def study_figure(
     format: Annotated[Form, Query()] = Form.SVG,  # noqa: A002 - the parameter's public name
     theme: Annotated[ThemeName, Query()] = ThemeName.LIGHT,
     arm: Annotated[str | None, Query(max_length=64, description="Whose training curves or audit.")] = None,
-    size: Annotated[int | None, Query(ge=1, description="Training curves at this width (or depth).")] = None,
+    size: Annotated[
+        int | None, Query(ge=1, le=MOST_INTEGER, description="Training curves at this width (or depth).")
+    ] = None,
 ) -> Response:
     """A chart of the study's page as an image. 409 while it has nothing to show."""
     asked = Asked(arm=arm, size=size, audit_arm=arm)

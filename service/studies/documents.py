@@ -15,6 +15,7 @@ import yaml
 from mutransfer.errors import Problem, SpecError
 from mutransfer.spec import StudySpec, parse_study
 from service.problems import BadRequestError
+from service.request_text import is_storable
 
 JSON_TYPES = ("application/json",)
 YAML_TYPES = ("application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml", "text/vnd.yaml")
@@ -122,9 +123,5 @@ def _unsafe(value: Any, path: str) -> Iterator[Problem]:
             yield Problem(field=path, message=f"{value} is not a finite number")
         case int() if abs(value) > MAX_INTEGER:
             yield Problem(field=path, message=f"the number is too large: {MAX_INTEGER} at most")
-        case str() if not _is_storable(value):
+        case str() if not is_storable(value):
             yield Problem(field=path, message="the text holds characters that cannot be stored")
-
-
-def _is_storable(text: str) -> bool:
-    return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)

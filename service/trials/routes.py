@@ -10,6 +10,7 @@ from service.auth.scopes import READ
 from service.conditional import ConditionalRoute
 from service.context import ContextDep
 from service.db import studies, trial_pages
+from service.db.base import MOST_INTEGER
 from service.db.session import reading
 from service.studies.openapi import COMMON, NOT_FOUND
 from service.studies.routes import StudyId
@@ -49,4 +50,6 @@ def show_trial(
 
 def _place(cursor: str) -> trial_pages.Place:
     arm, axis_value, lr_octaves, seed = cursors.decode(cursor, str, int, float, int)
+    if abs(axis_value) > MOST_INTEGER:
+        raise cursors.forged()
     return arm, axis_value, lr_octaves, seed
