@@ -125,7 +125,8 @@ def measure_ours(spec: StudySpec, data: TokenData, folder: Path) -> Measurement:
     recorder.start()
     facts = environment(data_fingerprint=data.fingerprint, device="cpu")
     plan = RunPlan(
-        epoch=1, data_fingerprint=data.fingerprint, checkpoints=folder / "checkpoints", cache=folder / "cache",
+        study=claim.study_id, epoch=1, data_fingerprint=data.fingerprint, checkpoints=folder / "checkpoints",
+        cache=folder / "cache",
         model_packages=(), cpus=1, gpus=0, max_concurrent=1, checkpoint_seconds=30.0, trial_timeout_seconds=600.0,
     )  # fmt: skip
 

@@ -10,11 +10,13 @@ import traceback
 from typing import Any, Literal
 
 from ray.tune import Trainable
+import structlog
 import torch
 
 from mutransfer.base import Value
 from mutransfer.errors import SpecError, TransientError
 from mutransfer.trial import TrialSpec
+from service.logging import configure_logging
 from workers.checkpoint import Checkpoints
 from workers.data import TokenData, load, prepare
 from workers.failures import fault_of
@@ -25,9 +27,13 @@ REPORT_SECONDS = 1.5
 
 
 class TrialJob(Value):
-    """All that an actor is told, as JSON in Tune's config. `threads` is what torch may use on a CPU."""
+    """All that an actor is told, as JSON in Tune's config. `threads` is what torch may use on a CPU.
+
+    `study` is for the logs only: a trial belongs to every study that asks for it.
+    """
 
     key: str
+    study: str = ""
     epoch: int
     trial: TrialSpec
     data_fingerprint: str
@@ -53,7 +59,8 @@ class TrialActor(Trainable):
     _saved_at: float
 
     def setup(self, config: dict[str, Any]) -> None:
-        """See Trainable."""
+        """See Trainable. Called once a process: what it logs from here on goes to the file that Ray keeps of it."""
+        configure_logging()
         self._assign(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -113,6 +120,7 @@ class TrialActor(Trainable):
 
     def _assign(self, config: dict[str, Any]) -> None:
         self._job = TrialJob.model_validate_json(config["job"])
+        structlog.contextvars.bind_contextvars(study=self._job.study, trial=self._job.key, epoch=self._job.epoch)
         self._checkpoints = Checkpoints(self._job.checkpoints, key=self._job.key, epoch=self._job.epoch)
         self._trainer = None
         self._warning = ""

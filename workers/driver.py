@@ -196,6 +196,7 @@ class Driver:
         )
         resources, settings = study.spec.resources, self._settings
         plan = RunPlan(
+            study=self._study_id,
             epoch=self._epoch,
             data_fingerprint=facts.environment.data_fingerprint,
             checkpoints=self._checkpoints,

@@ -43,6 +43,7 @@ _log = structlog.get_logger(__name__)
 class RunPlan:
     """How trials of a study run. Times in seconds; `gpus` and `cpus` are what one trial takes."""
 
+    study: str
     epoch: int
     data_fingerprint: str
     checkpoints: Path
@@ -59,6 +60,7 @@ class RunPlan:
         """What the actor is told."""
         return TrialJob(
             key=job.key,
+            study=self.study,
             epoch=self.epoch,
             trial=job.trial,
             data_fingerprint=self.data_fingerprint,

@@ -1,9 +1,13 @@
 """The trial actor without Ray: reuse, resumption bit for bit, divergence at the first report, full disks."""
 
+from collections.abc import Iterator
+import json
+import logging
 from pathlib import Path
 
 import numpy as np
 import pytest
+import structlog
 
 from mutransfer.errors import SpecError, TransientError
 from mutransfer.spec import DataSpec
@@ -15,6 +19,17 @@ from workers.checkpoint import Checkpoints
 from workers.data import prepare
 
 
+@pytest.fixture(autouse=True)
+def _logging() -> Iterator[None]:
+    """Leave logging as it was for the other tests."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    structlog.reset_defaults()
+    structlog.contextvars.clear_contextvars()
+    root.handlers[:], root.level = handlers, level
+
+
 @pytest.fixture
 def data(tmp_path: Path) -> DataSpec:
     rng = np.random.default_rng(0)
@@ -24,7 +39,7 @@ def data(tmp_path: Path) -> DataSpec:
 
 def job(tmp_path: Path, data: DataSpec, trial: TrialSpec, *, key: str = "k", epoch: int = 1, every: float = 1e9) -> str:
     return TrialJob(
-        key=key, epoch=epoch, trial=trial.model_copy(update={"data": data}), checkpoints=tmp_path / "ck",
+        key=key, study="st_1", epoch=epoch, trial=trial.model_copy(update={"data": data}), checkpoints=tmp_path / "ck",
         data_fingerprint=prepare(data, tmp_path / "cache").fingerprint, cache=tmp_path / "cache",
         checkpoint_seconds=every,
     ).model_dump_json()  # fmt: skip
@@ -106,6 +121,22 @@ def test_a_reused_actor_forgets_an_unfinished_trial(
     actor.step()
     actor.reset_config({"job": job(tmp_path, data, small_trial(train={"steps": 2}, seed=1), key="other")})
     assert finish(actor).steps == 2
+
+
+def test_what_a_trial_process_logs_tells_study_trial_and_epoch(
+    tmp_path: Path, data: DataSpec, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trial = small_trial(train={"steps": 2})
+    actor = new_actor(job(tmp_path, data, trial, every=0.0))
+    for key, epoch in (("first", 3), ("second", 4)):
+        folder = tmp_path / "ck" / key / "1"
+        folder.mkdir(parents=True)
+        (folder / "step-1.pt").write_bytes(b"broken")
+        (folder / "step-1.sha256").write_text("0")
+        actor.reset_config({"job": job(tmp_path, data, trial, key=key, epoch=epoch)})
+        finish(actor)
+        said = [json.loads(line) for line in capsys.readouterr().err.splitlines() if "checkpoint corrupt" in line]
+        assert [(line["study"], line["trial"], line["epoch"]) for line in said] == [("st_1", key, epoch)]
 
 
 def test_divergence_ends_a_trial_at_its_first_report(tmp_path: Path, data: DataSpec) -> None:
