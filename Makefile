@@ -63,7 +63,7 @@ bench-optimizers: venv ## step times of our optimizers beside the peers (install
 	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --editable '.[peers]' "$(TORCH_SPEC)"
 	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.optimizers $(ARGS)
 
-bench-service: venv ## speed at 1,000,000 trials in PostgreSQL (the first time seeds 4 GB); ARGS="--rounds 1"
+bench-service: prepare-tests ## speed at 1,000,000 trials in PostgreSQL (the first time seeds 4 GB); ARGS="--rounds 1"
 	@$(BIN)/python -m benchmarks.service $(ARGS)
 
 bench-nights: venv ## 2,000 simulated nights without a change and planted faults (minutes); ARGS="--nights 200 --faults 20" for a look
