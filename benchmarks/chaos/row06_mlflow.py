@@ -147,5 +147,5 @@ ROW = Row(
     databases=("sqlite", "postgresql"),
     run=run,
     long=Size(rates=15, seconds=0.6, kills=10, outage=60.0),
-    short=Size(rates=1, seconds=0.4, kills=1, outage=5.0),
+    short=Size(rates=2, seconds=0.4, kills=1, outage=5.0),
 )

@@ -118,5 +118,5 @@ ROW = Row(
     databases=("sqlite", "postgresql"),
     run=run,
     long=Size(removals=5, rates=15, seconds=3.0),
-    short=Size(removals=1, rates=1, seconds=2.0),
+    short=Size(removals=1, rates=2, seconds=2.0),
 )
