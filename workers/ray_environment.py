@@ -10,9 +10,6 @@ _ENVIRONMENT = {
     "RAY_worker_register_timeout_seconds": "600",
     "RAY_agent_register_timeout_ms": "300000",
     "RAY_health_check_failure_threshold": "20",
-    # An actor that cannot be reached is waited for until its node is known to be dead. Declared unavailable before, it
-    # would keep the resources that Ray gives it on the next node, and Tune would train on the rest.
-    "RAY_timeout_ms_task_wait_for_death_info": "180000",
     # The service goes first, but training is not starved by whatever else runs (Ray's own choice is 15).
     "RAY_worker_niceness": "5",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",

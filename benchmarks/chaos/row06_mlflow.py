@@ -18,6 +18,7 @@ from tests.integration.ops.conftest import mlflow_server
 
 WAITING = "SELECT count(*) FROM outbox WHERE done_at IS NULL"
 STEPS = 20
+ENOUGH_TRIALS = 30
 WORK = 400  # side of the matrix that every step multiplies: some milliseconds of the processor
 Points = set[tuple[str, float, int, int]]  # key, value, step, milliseconds since the epoch
 
@@ -51,7 +52,7 @@ def run(lab: Lab, size: Size) -> list[Figure]:
             wait_until(lambda: site.count(WAITING) == 0, what="an empty outbox")
             mirrored = _mirrored(site, url)
     steps = [*there, *away]
-    ratio = median(_paired(_medians(away), _medians(there)))
+    ratios = _paired(_medians(away), _medians(there))
     return [
         at_least("outage of MLflow (s)", lasted, size.outage),
         at_least("messages that waited for its end", waited, 4 * size.rates),
@@ -59,8 +60,14 @@ def run(lab: Lab, size: Size) -> list[Figure]:
         *mirrored,
         at_least("steps of trials", len(steps), 2 * 4 * size.rates * STEPS),
         exactly("steps taken in a process that knows MLflow", sum(step.mlflow for step in steps), 0),
-        at_most("step time without MLflow against with it, paired by trial (|ratio - 1|)", abs(ratio - 1.0), 0.05),
+        _step_time(abs(median(ratios) - 1.0), trials=len(ratios)),
     ]
+
+
+def _step_time(change: float, *, trials: int) -> Figure:
+    """A handful of trials on a busy machine tell no 5 %: the long form is held to it."""
+    name = "step time without MLflow against with it, paired by trial (|ratio - 1|)"
+    return at_most(name, change, 0.05) if trials >= ENOUGH_TRIALS else told(name, change)
 
 
 def _train(site: Site, size: Size, *, studies: int) -> None:
