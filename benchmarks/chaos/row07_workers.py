@@ -97,9 +97,10 @@ def _cost(steps: list[Step], victim: Victim) -> Lost:
     again = next(s for s in steps if s.trial == victim.trial and s.pid != victim.pid and s.at > victim.killed_at)
     # A step is told before it sleeps, so that what was lost of the first one began with its line.
     redone = [s.at for s in steps if s.trial == victim.trial and s.pid == victim.pid and s.step >= again.step]
-    longest = max((b - a for a, b in zip(redone, [*redone[1:], victim.killed_at], strict=True)), default=0.0)
-    seconds = victim.killed_at - redone[0] if redone else 0.0
-    return Lost(seconds=seconds, step_seconds=longest, steps=len(redone))
+    if not redone:  # killed right after a checkpoint
+        return Lost(seconds=0.0, step_seconds=0.0, steps=0)
+    longest = max(b - a for a, b in zip(redone, [*redone[1:], victim.killed_at], strict=True))
+    return Lost(seconds=victim.killed_at - redone[0], step_seconds=longest, steps=len(redone))
 
 
 def _losses(site: Site) -> Mapping[str, float | None]:
