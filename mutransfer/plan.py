@@ -23,7 +23,8 @@ CurveKey = tuple[str, int]  # (arm name, axis value)
 #: What one CPU core of a small machine reaches on these models, and what a step costs however small the model is.
 FLOPS_PER_SECOND = 7e10
 SECONDS_PER_STEP = 0.012
-#: A step under the audit over a plain one: 1.5 to 3.2 were measured, widths 32 to 512, AdamW and Muon.
+#: A step under the audit over a plain one. `python -m benchmarks.audit_cost` printed 1.5 to 2.9 at widths 32 to 512
+#: (2026-11-26, 2 cores of an AMD EPYC).
 AUDIT_STEP_RATIO = 3.0
 
 

@@ -15,7 +15,7 @@ from mutransfer.paired import Estimate
 from mutransfer.result import Interval
 
 #: What one unchanged night differs from the next by, as a standard deviation of the logarithm, before any is known;
-#: worth as much as `PRIOR_NIGHTS` nights (the baseline has it too). docs/nights.md has what was measured.
+#: worth as much as `PRIOR_NIGHTS` nights (the baseline has it too). An assumption: docs/nights.md simulates 0.015.
 PRIOR_SD = 0.02
 PRIOR_NIGHTS = 20
 #: Fewest timed trials of an arm.

@@ -21,9 +21,8 @@ def decode(cursor: str, *kinds: type) -> list[Any]:
         position = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
     except (ValueError, binascii.Error, RecursionError):
         position = None
-    if not isinstance(position, list) or [type(value) for value in position] != list(kinds):
-        raise forged()
-    if not all(map(_is_a_columns, position)):
+    right = isinstance(position, list) and [type(value) for value in position] == list(kinds)
+    if not right or not all(map(_is_a_columns, position)):
         raise forged()
     return list(position)
 

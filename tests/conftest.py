@@ -5,10 +5,12 @@
 """
 
 from collections.abc import Callable, Iterator
+import logging
 import os
 from pathlib import Path
 
 import pytest
+import structlog
 
 # Before anything imports torch, ray or mlflow: one thread a process, no settings of the developer's, no telemetry.
 for _name in [name for name in os.environ if name.startswith("MUTRANSFER_")]:
@@ -71,3 +73,14 @@ def chromium() -> str:
     if found is None:
         pytest.fail("Chromium is not installed: run `make test`, which installs it (or says what to install)")
     return found
+
+
+@pytest.fixture
+def logging_restored() -> Iterator[None]:
+    """Leaves logging as it was for the other tests."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    structlog.reset_defaults()
+    structlog.contextvars.clear_contextvars()
+    root.handlers[:], root.level = handlers, level

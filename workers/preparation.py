@@ -53,8 +53,8 @@ def _record(spec: StudySpec, width: int, depth: int, vocab: int, packages: Seque
         with torch.device("meta"):
             infos = describe_model(spec.model, width=width, depth=depth, vocab=vocab, packages=packages)
     except RuntimeError:
-        # The user's constructor computes with its weights: torch has no numbers on the meta device and says so by a
-        # RuntimeError or, for some operations, its subclass NotImplementedError. A real fault comes again below.
+        # The user's constructor computes with its weights: torch has no numbers on the meta device, and says so by this
+        # class or one below it. A real fault comes again here.
         infos = describe_model(spec.model, width=width, depth=depth, vocab=vocab, packages=packages)
     return ModelRecord(width=width, depth=depth, parameters=tuple(ParameterRecord.of(info) for info in infos))
 

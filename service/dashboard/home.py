@@ -51,9 +51,8 @@ class Home:
             active = any(counts.get(state, 0) for state in StudyState if not state.is_final)
             return self._frame.html(
                 request, "home.html", here="home", lines=lines, following=following, counts=counts, filters=filters,
-                orders=ORDERS,
-                sparks=sparks, active=active, states=[s.value for s in StudyState if counts.get(s.value)],
-                outcomes=[outcome.value for outcome in Outcome], url=self._settings.url,
+                orders=ORDERS, sparks=sparks, active=active, url=self._settings.url,
+                states=[s.value for s in StudyState if counts.get(s.value)], outcomes=[o.value for o in Outcome],
             )  # fmt: skip
 
         try:

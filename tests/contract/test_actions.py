@@ -41,6 +41,13 @@ def audited(sessions: Sessions) -> list[str]:
         return list(session.scalars(select(AuditRow.action).order_by(AuditRow.id)))
 
 
+def give_up_first(store: DriverStore) -> None:
+    """A search of one trial, which fails for good."""
+    store.begin_phase("search")
+    store.plan_trials("search", [FIRST])
+    store.record_failure(FIRST.key, attempt=3, traceback="ValueError: bad", final=True)
+
+
 def complete(store: DriverStore) -> None:
     """The search with one trial that is given up, then the verdict."""
     store.mark_running()
@@ -222,9 +229,7 @@ def test_a_trial_of_a_running_study_is_tried_again_by_its_next_driver(
     study_id = submit()
     store = drive()
     store.mark_running()
-    store.begin_phase("search")
-    store.plan_trials("search", [FIRST])
-    store.record_failure(FIRST.key, attempt=3, traceback="ValueError: bad", final=True)
+    give_up_first(store)
     row = act(sessions, actions.retry_trial, study_id, FIRST.key)
     assert (row.state, row.revision) == (StudyState.RUNNING, 2)
     assert store.standing().revision == 2, "its driver sees this and leaves"
@@ -240,9 +245,7 @@ def test_a_trial_tried_again_as_its_study_ends_is_left_to_the_next_driver(
     store = drive()
     store.work_on(store.study().revision)
     store.mark_running()
-    store.begin_phase("search")
-    store.plan_trials("search", [FIRST])
-    store.record_failure(FIRST.key, attempt=3, traceback="ValueError: bad", final=True)
+    give_up_first(store)
     store.finish_phase("search", {"recorded": {}})
     if after != "training":
         store.begin_phase("verdict")
@@ -275,9 +278,7 @@ def test_a_study_is_cancelled_whatever_its_revision(sessions: Sessions, submit: 
     store = drive()
     store.work_on(store.study().revision)
     store.mark_running()
-    store.begin_phase("search")
-    store.plan_trials("search", [FIRST])
-    store.record_failure(FIRST.key, attempt=3, traceback="ValueError: bad", final=True)
+    give_up_first(store)
     act(sessions, actions.retry_trial, study_id, FIRST.key)
     act(sessions, studies.cancel, study_id)
     store.finish("cancelled", result=None)

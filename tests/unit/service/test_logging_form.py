@@ -1,4 +1,3 @@
-from collections.abc import Iterator
 import json
 import logging
 
@@ -7,16 +6,7 @@ import structlog
 
 from service.logging import configure_logging
 
-
-@pytest.fixture(autouse=True)
-def restored() -> Iterator[None]:
-    """Leave logging as it was for the other tests."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    structlog.reset_defaults()
-    structlog.contextvars.clear_contextvars()
-    root.handlers[:], root.level = handlers, level
+pytestmark = pytest.mark.usefixtures("logging_restored")
 
 
 def test_each_line_is_one_json_object_with_the_bound_ids(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,13 +1,10 @@
 """The trial actor without Ray: reuse, resumption bit for bit, divergence at the first report, full disks."""
 
-from collections.abc import Iterator
 import json
-import logging
 from pathlib import Path
 
 import numpy as np
 import pytest
-import structlog
 
 from mutransfer.errors import SpecError, TransientError
 from mutransfer.spec import DataSpec
@@ -18,16 +15,7 @@ from workers.actor import TrialActor, TrialJob
 from workers.checkpoint import Checkpoints
 from workers.data import prepare
 
-
-@pytest.fixture(autouse=True)
-def _logging() -> Iterator[None]:
-    """Leave logging as it was for the other tests."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    structlog.reset_defaults()
-    structlog.contextvars.clear_contextvars()
-    root.handlers[:], root.level = handlers, level
+pytestmark = pytest.mark.usefixtures("logging_restored")
 
 
 @pytest.fixture
