@@ -5,9 +5,11 @@
 """
 
 from collections.abc import Callable, Iterator
+import faulthandler
 import logging
 import os
 from pathlib import Path
+import sys
 
 import pytest
 import structlog
@@ -28,6 +30,12 @@ from tests.browser import find_chromium  # noqa: E402
 from tests.postgres_server import PostgresServer, database_factory, drop_databases, running_server  # noqa: E402
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+EXIT_SECONDS = 60.0
+
+
+def pytest_unconfigure() -> None:
+    """A thread that a test left behind must not hold up the interpreter's end: say which one, and fail."""
+    faulthandler.dump_traceback_later(EXIT_SECONDS, exit=True, file=sys.__stderr__)
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 import errno
 import os
 from pathlib import Path
+import threading
 import time
 
 import pytest
@@ -81,8 +82,10 @@ def make(store: FakeStore, tmp_path: Path) -> Iterator[Callable[[], Recorder]]:
         return recorder
 
     yield build
+    store.fault = None
     for recorder in made:
-        recorder.close(timeout_seconds=0.5)
+        recorder.close(timeout_seconds=10.0)
+    assert "recorder" not in {thread.name for thread in threading.enumerate()}  # none writes on into other tests
 
 
 def spooled(tmp_path: Path) -> list[str]:
