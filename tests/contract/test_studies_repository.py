@@ -74,7 +74,7 @@ def test_a_cancellation_and_a_claim_at_once_never_both_win(sessions: Sessions, s
             with sessions.begin() as session:
                 studies.cancel(session, study_id)
 
-        thread = threading.Thread(target=cancel)
+        thread = threading.Thread(target=cancel, daemon=True)
         thread.start()
         start.wait()
         claim = Leases(sessions).claim_next("a", 30.0)

@@ -18,7 +18,7 @@ def serving(settings: Settings) -> Iterator[str]:
     listener = socket.create_server(("127.0.0.1", 0))
     app = create_app(settings)
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=2))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="e2e-server")
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="e2e-server", daemon=True)
     thread.start()
     deadline = time.monotonic() + 20
     while not server.started and thread.is_alive() and time.monotonic() < deadline:

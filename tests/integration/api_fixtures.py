@@ -68,7 +68,7 @@ def served(application: FastAPI, *, port: int = 0) -> Iterator[str]:
     """The application behind a real server on a free port; yields its address."""
     config = uvicorn.Config(application, port=port, log_config=None, access_log=False, timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run)
+    thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     try:
         deadline = time.monotonic() + 20

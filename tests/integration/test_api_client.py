@@ -43,7 +43,7 @@ def test_a_study_from_submission_to_recipe(client: Client, sessions: Sessions) -
     study = client.submit(build.document(), idempotency_key="k")
     assert client.submit(build.document(), idempotency_key="k").id == study.id
     assert [item.id for item in client.list(project="tests").items] == [study.id]
-    driver = threading.Thread(target=finish_study, args=(_drive(sessions),))
+    driver = threading.Thread(target=finish_study, args=(_drive(sessions),), daemon=True)
     driver.start()
     kinds = [event.kind for event in client.watch(study.id)]
     driver.join()

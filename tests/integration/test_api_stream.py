@@ -76,7 +76,7 @@ def test_watchers_are_told_as_it_happens(api_settings: Settings) -> None:
                         told.append((line.removeprefix("event: "), time.monotonic()))
                         watching.set()
 
-        thread = threading.Thread(target=watch)
+        thread = threading.Thread(target=watch, daemon=True)
         thread.start()
         assert watching.wait(10)
         asked = time.monotonic()
@@ -108,7 +108,8 @@ def test_many_watchers_hold_no_connection_and_no_thread(
 
     with served(application) as url:
         study_id = httpx.post(f"{url}{STUDIES}", json=build.document()).json()["id"]
-        threads = [threading.Thread(target=watch, args=(f"{url}{STUDIES}/{study_id}/events",)) for _ in range(watchers)]
+        address = f"{url}{STUDIES}/{study_id}/events"
+        threads = [threading.Thread(target=watch, args=(address,), daemon=True) for _ in range(watchers)]
         for thread in threads:
             thread.start()
         for _ in range(watchers):
