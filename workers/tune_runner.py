@@ -15,6 +15,7 @@ import ray
 from ray import tune
 from ray.exceptions import ActorUnavailableError, LocalRayletDiedError, NodeDiedError, OutOfDiskError, RayError
 from ray.tune import Callback, CheckpointConfig, FailureConfig, RunConfig, TuneConfig, TuneError, Tuner
+from ray.tune.execution.tune_controller import TuneController
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 import structlog
@@ -185,10 +186,25 @@ class _KeepActors(FIFOScheduler):
         """See TrialScheduler."""
         if not self._told:
             self._told = True
-            # Tune by itself keeps one idle actor. Its cache is private, but there is no other way in.
-            cache = tune_controller._tune_controller._actor_cache
-            cache.increase_max(trial.placement_group_factory, by=self._limit)
+            # All of this is private to Tune, but there is no other way in. By itself it keeps one idle actor.
+            controller = tune_controller._tune_controller
+            controller._actor_cache.increase_max(trial.placement_group_factory, by=self._limit)
+            controller.__class__ = _LetActorsStart
         super().on_trial_add(tune_controller, trial)
+
+
+class _LetActorsStart(TuneController):
+    """Tune's loop, but a trial whose actor is starting waits for it.
+
+    Tune itself gives such a trial whatever actor comes free, and kills the one that starts. Where trials are shorter
+    than the start of an actor, a lost one is then never replaced: each try is cut short, and its CPUs train nothing.
+    """
+
+    def _maybe_reuse_cached_actor(self, trial: Any) -> bool:
+        actor = self._trial_to_actor.get(trial)
+        is_created = actor is not None and self._actor_manager.is_actor_started(actor)
+        is_starting = is_created and actor not in self._started_actors
+        return not is_starting and bool(super()._maybe_reuse_cached_actor(trial))
 
 
 class _Supply(Searcher):

@@ -129,6 +129,6 @@ ROW = Row(
     fault="a Ray node removed abruptly while its trials run",
     databases=("sqlite", "postgresql"),
     run=run,
-    long=Size(removals=5, rates=25, seconds=3.0),
-    short=Size(removals=1, rates=2, seconds=2.0),
+    long=Size(removals=5, rates=15, seconds=3.0),
+    short=Size(removals=2, rates=5, seconds=2.0),
 )
