@@ -26,7 +26,10 @@ from workers.cli_audit import parse_widths
 from workers.train import Trainer
 
 MLP = {"family": "mlp", "head_dim": None, "depth": 2}
-RATES = {"adamw": -6.0, "sgd": -4.0, "muon": -5.0}
+RATES = {
+    "adamw": -6.0, "sgd": -4.0, "muon": -5.0,
+    "adopt": -7.0, "lamb": -7.0, "sophia": -9.0, "shampoo": -6.0, "soap": -7.0,
+}  # fmt: skip
 
 
 def _study(optimizer: str = "adamw", parametrization: str = "mup", *, base: int = 64, **changes: Any) -> StudySpec:
@@ -52,6 +55,17 @@ def test_mup_passes_and_sp_fails_where_they_differ(optimizer: str, drifts: str) 
     sp = _audited(_study(optimizer, "sp"), widths=widths, seeds=1)
     assert sp.check is Check.FAIL
     assert drifts in [layer.name for layer in sp.layers if layer.check is Check.FAIL]
+
+
+@pytest.mark.parametrize("optimizer", ["adopt", "lamb", "sophia", "shampoo", "soap"])
+def test_as_shipped_every_other_optimizer_keeps_its_hidden_layers_under_mup_and_fails_under_sp(optimizer: str) -> None:
+    """Behind a readout of 1/width the logits' exponent is one of finite width (docs/findings.md)."""
+    widths = (64, 128, 256, 512)
+    mup = _audited(_study(optimizer), widths=widths, seeds=2)
+    assert [layer.name for layer in mup.layers[:-1] if layer.check is not Check.PASS] == []
+    assert mup.layers[-1].check is not Check.FAIL
+    sp = _audited(_study(optimizer, "sp"), widths=widths, seeds=1)
+    assert "readout.weight" in [layer.name for layer in sp.layers if layer.check is Check.FAIL]
 
 
 Plant = Callable[[ParameterScaling, float], ParameterScaling]
