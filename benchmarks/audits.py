@@ -122,24 +122,24 @@ def render() -> str:
 def _section(device: str) -> str:
     spec, _ = study(device)
     paths = [RESULTS[device] / f"{arm.name}.json" for arm in spec.arms]
-    rows = [_row(json.loads(path.read_text())) for path in paths if path.exists()]
+    kept = [json.loads(path.read_text()) for path in paths if path.exists()]
+    rows = [f"| {' | '.join(cells(AuditResult.model_validate(found['audit']), found['date']))} |" for found in kept]
     missing = [path.stem for path in paths if not path.exists()]
     tail = f"\nNot run yet: {', '.join(missing)}.\n" if missing else ""
     title = f"\n## {TITLES[device]}: widths {WIDTHS[device][0]} to {WIDTHS[device][-1]}\n\n"
     return title + "\n".join([f"| {' | '.join(COLUMNS)} |", f"|{'---|' * len(COLUMNS)}", *rows]) + "\n" + tail
 
 
-def _row(kept: dict[str, Any]) -> str:
-    result = AuditResult.model_validate(kept["audit"])
+def cells(result: AuditResult, date: str) -> tuple[str, ...]:
+    """A row of the page, one cell a column."""
     at_fault = ", ".join(name.removesuffix(".weight") for name in suspects(result))
     check = result.check.value + (f": {at_fault}" if result.check == "fail" else "")
     hidden = [layer for layer in result.layers if layer.role.is_hidden]
-    cells = (
+    return (
         result.arm.name, check, _worst(hidden, Quantity.UPDATE), _worst(hidden, Quantity.OUTPUT_CHANGE),
         _worst([result.layers[-1]], Quantity.OUTPUT_CHANGE), _worst([result.layers[0]], Quantity.UPDATE),
-        f"2^{result.lr_octaves:g}, {kept['date']}",
+        f"2^{result.lr_octaves:g}, {date}",
     )  # fmt: skip
-    return f"| {' | '.join(cells)} |"
 
 
 def _worst(layers: Sequence[LayerAudit], quantity: Quantity) -> str:
