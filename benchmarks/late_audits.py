@@ -27,9 +27,9 @@ RESULTS = REPOSITORY / "docs" / "results" / "audits-late"
 PAGE = REPOSITORY / "docs" / "audits-late.md"
 STUDY = "shampoo-256"
 WIDTHS, SEEDS, STEPS = (32, 64, 128, 256), 4, 100
-#: Each near its arm's optimum at the widest proxy (docs/transfer-table.md), in octaves.
+#: Each near its arm's optimum at the widest proxy (docs/results/table/shampoo-256.json), in octaves.
 RATES = {"shampoo-mup": -4.0, "shampoo-mup-spectral": -3.25}
-#: Steps that are judged together, counted from the first at which everything has moved.
+#: Steps that are judged together, counted from the first at which every matrix has moved.
 WINDOWS = {"1 to 10": slice(0, 10), "81 to 100": slice(80, 100)}
 
 
@@ -64,7 +64,7 @@ def _judge(runs: Sequence[AuditRun], setting: AuditSetting, window: slice) -> di
 
 
 def _cut(run: AuditRun, window: slice) -> Iterator[LayerTrace]:
-    late = max(next(t for t, x in enumerate(layer.update) if x != 0.0) for layer in run.layers)
+    late = max(next((t for t, x in enumerate(layer.update) if x != 0.0), 0) for layer in run.layers)
     steps = slice(window.start + late, window.stop + late)
     for layer in run.layers:
         output = None if layer.output is None else layer.output[steps]
@@ -76,8 +76,9 @@ HEAD = f"""# Audits over a training
 
 Exponents in width of how far each matrix, and its output, has moved from its start, in two windows of the same runs:
 NanoGPT as in the study `{STUDY}` of the [transfer table](transfer-table.md), widths {WIDTHS[0]} to {WIDTHS[-1]},
-{SEEDS} seeds, a constant rate near each arm's optimum. 95 % intervals, predicted 0; the exponent furthest from it is
-shown. ✕ fails (the interval lies outside ±0.2), ? is undecided. Printed by `python -m benchmarks.late_audits --render`
+{SEEDS} seeds, a constant rate near each arm's optimum; steps count from the first at which every matrix has moved, in
+the documents from the window's first. 95 % intervals, predicted 0; the exponent furthest from it is shown. ✕ fails
+(the interval lies outside ±0.2), ? is undecided. Printed by `python -m benchmarks.late_audits --render`
 from the documents in [docs/results/audits-late](results/audits-late); without `--render` it runs what is missing.
 
 """
@@ -86,8 +87,11 @@ from the documents in [docs/results/audits-late](results/audits-late); without `
 def render() -> str:
     """The page, from the documents alone."""
     names = ("arm", "steps", *COLUMNS[1:])
-    rows = [row for path in sorted(RESULTS.glob("*.json")) for row in _rows(path)]
-    return HEAD + "\n".join([f"| {' | '.join(names)} |", f"|{'---|' * len(names)}", *rows]) + "\n"
+    kept = [RESULTS / f"{arm}.json" for arm in RATES if (RESULTS / f"{arm}.json").exists()]
+    missing = [arm for arm in RATES if not (RESULTS / f"{arm}.json").exists()]
+    tail = f"\nNot run yet: {', '.join(missing)}.\n" if missing else ""
+    rows = [row for path in kept for row in _rows(path)]
+    return HEAD + "\n".join([f"| {' | '.join(names)} |", f"|{'---|' * len(names)}", *rows]) + "\n" + tail
 
 
 def _rows(path: Path) -> Iterator[str]:

@@ -31,6 +31,8 @@ from workers.scratch import scratch
 
 #: What a checkpoint of all running trials may take when the driver is told to stop.
 DRAIN_SECONDS = 7.0
+#: How long a trial waits for the start of its own actor while another is idle; usual are 5 s.
+START_SECONDS = 120.0
 #: What Ray says of an actor whose machine is gone; it has no error class of its own for that.
 NODE_LOST = "its node has died"
 #: Failures of the machine. Of a process that dies alone Ray knows the death within a second; an actor that it cannot
@@ -189,7 +191,9 @@ class _KeepActors(FIFOScheduler):
             # All of this is private to Tune, but there is no other way in. By itself it keeps one idle actor.
             controller = tune_controller._tune_controller
             controller._actor_cache.increase_max(trial.placement_group_factory, by=self._limit)
-            controller.__class__ = _LetActorsStart
+            controller.__class__ = (
+                _LetActorsStart  # an attribute of the instance would go into the state that Tune saves
+            )
         super().on_trial_add(tune_controller, trial)
 
 
@@ -198,13 +202,18 @@ class _LetActorsStart(TuneController):
 
     Tune itself gives such a trial whatever actor comes free, and kills the one that starts. Where trials are shorter
     than the start of an actor, a lost one is then never replaced: each try is cut short, and its CPUs train nothing.
+    An idle actor may so wait for another's start. A start that takes longer than START_SECONDS may be stuck with its
+    node, and of that Ray need not tell: then Tune's own way holds.
     """
 
     def _maybe_reuse_cached_actor(self, trial: Any) -> bool:
         actor = self._trial_to_actor.get(trial)
         is_created = actor is not None and self._actor_manager.is_actor_started(actor)
-        is_starting = is_created and actor not in self._started_actors
-        return not is_starting and bool(super()._maybe_reuse_cached_actor(trial))
+        if is_created and actor not in self._started_actors:
+            since = vars(actor).setdefault("waited_for_since", time.monotonic())
+            if time.monotonic() - since < START_SECONDS:
+                return False
+        return bool(super()._maybe_reuse_cached_actor(trial))
 
 
 class _Supply(Searcher):

@@ -93,7 +93,7 @@ def _two_at_once(site: Site) -> float:
 def _remove_one(site: Site, remove: Remove) -> set[Trial]:
     """Returns the trials whose processes went with the node."""
     known = len(read_steps(site.steps))
-    wait_until(lambda: len(_training(site, known)) >= 2, what="two trials in the middle")
+    wait_until(lambda: len(_training(site, known)) >= 2, what="two trials in the middle", seconds=60)
     before = _training(site, known)
     remove()
     wait_until(lambda: any(not is_running(pid) for pid in before), what="the end of the node's processes", seconds=60)
