@@ -126,18 +126,18 @@ STUDIES: dict[str, tuple[Sequence[Arm], tuple[int, int], Mapping[str, Any]]] = {
     "llama-soap-shipped": (
         tuple(_arm("soap", scaling, "shipped", options=SHIPPED) for scaling in ("sp", "mup")),
         (-7, -3),
-        {"model": {"family": "llama"}},
+        {"model": {"family": "llama"}, **FOUR_SEEDS},
     ),
     # Decay that stays with width, as at a constant horizon, against decay that falls as 1/width.
     "decay-constant": (
         (_arm("adamw", name="decay"),),
         (-7, -3),
-        {"train": {"weight_decay": 0.015, "weight_decay_kappa": 0.0}},
+        {"train": {"weight_decay": 0.015, "weight_decay_kappa": 0.0}, **FOUR_SEEDS},
     ),
     "decay-falling": (
         (_arm("adamw", name="decay-kappa-1"),),
         (-7, -3),
-        {"train": {"weight_decay": 0.015, "weight_decay_kappa": 1.0}},
+        {"train": {"weight_decay": 0.015, "weight_decay_kappa": 1.0}, **FOUR_SEEDS},
     ),
     "shampoo-256": (
         (_arm("shampoo"), _arm("shampoo", name="spectral", options={"spectral_norm": True})),
