@@ -24,8 +24,12 @@ _HOUR = 1
 
 
 def local_time(instant: float, time_zone: str) -> str:
-    """An instant as people of a time zone write it, to the second, with the offset."""
-    return datetime.fromtimestamp(instant, ZoneInfo(time_zone)).isoformat(sep=" ", timespec="seconds")
+    """An instant as people of a time zone write it, to the second, with the offset.
+
+    In UTC where this machine knows no such zone: what was stored with another database of zones stays readable.
+    """
+    zone = ZoneInfo(time_zone) if time_zone in _zones() else UTC
+    return datetime.fromtimestamp(instant, zone).isoformat(sep=" ", timespec="seconds")
 
 
 @lru_cache(maxsize=1)

@@ -91,3 +91,8 @@ def test_what_is_no_schedule_is_refused_by_name(cron: str, zone: str, field: str
     with pytest.raises(SpecError) as refused:
         Slots(cron=cron, time_zone=zone)
     assert [problem.field for problem in refused.value.problems] == [field]
+
+
+def test_a_zone_that_this_machine_does_not_know_is_read_in_utc() -> None:
+    assert local_time(0.0, "Europe/Berlin") == "1970-01-01 01:00:00+01:00"
+    assert local_time(0.0, "Mars/Olympus_Mons") == "1970-01-01 00:00:00+00:00"
