@@ -198,7 +198,7 @@ class _KeepActors(FIFOScheduler):
 
 
 class _LetActorsStart(TuneController):
-    """Tune's loop, but a trial whose actor is starting waits for it.
+    """Tune's loop, but a trial whose actor is starting waits for it (ADR 0032).
 
     Tune itself gives such a trial whatever actor comes free, and kills the one that starts. Where trials are shorter
     than the start of an actor, a lost one is then never replaced: each try is cut short, and its CPUs train nothing.
