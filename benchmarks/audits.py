@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from benchmarks.machine import machine_with
+from benchmarks.pages import table
 from mutransfer.audit import AuditResult, Exponent, LayerAudit, Quantity, judge_audit, suspects
 from mutransfer.spec import StudySpec, parse_study
 from workers.audit import audit_setting, run_audit
@@ -123,11 +124,10 @@ def _section(device: str) -> str:
     spec, _ = study(device)
     paths = [RESULTS[device] / f"{arm.name}.json" for arm in spec.arms]
     kept = [json.loads(path.read_text()) for path in paths if path.exists()]
-    rows = [f"| {' | '.join(cells(AuditResult.model_validate(found['audit']), found['date']))} |" for found in kept]
+    rows = [cells(AuditResult.model_validate(found["audit"]), found["date"]) for found in kept]
     missing = [path.stem for path in paths if not path.exists()]
-    tail = f"\nNot run yet: {', '.join(missing)}.\n" if missing else ""
     title = f"\n## {TITLES[device]}: widths {WIDTHS[device][0]} to {WIDTHS[device][-1]}\n\n"
-    return title + "\n".join([f"| {' | '.join(COLUMNS)} |", f"|{'---|' * len(COLUMNS)}", *rows]) + "\n" + tail
+    return title + table(COLUMNS, rows, missing=missing)
 
 
 def cells(result: AuditResult, date: str) -> tuple[str, ...]:

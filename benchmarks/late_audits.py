@@ -17,6 +17,7 @@ import torch
 
 from benchmarks.audits import COLUMNS, REPOSITORY, cells
 from benchmarks.machine import machine
+from benchmarks.pages import table
 from benchmarks.table import document
 from mutransfer.audit import AuditResult, AuditRun, AuditSetting, LayerTrace, judge_audit
 from mutransfer.spec import parse_study
@@ -86,19 +87,17 @@ from the documents in [docs/results/audits-late](results/audits-late); without `
 
 def render() -> str:
     """The page, from the documents alone."""
-    names = ("arm", "steps", *COLUMNS[1:])
     kept = [RESULTS / f"{arm}.json" for arm in RATES if (RESULTS / f"{arm}.json").exists()]
     missing = [arm for arm in RATES if not (RESULTS / f"{arm}.json").exists()]
-    tail = f"\nNot run yet: {', '.join(missing)}.\n" if missing else ""
     rows = [row for path in kept for row in _rows(path)]
-    return HEAD + "\n".join([f"| {' | '.join(names)} |", f"|{'---|' * len(names)}", *rows]) + "\n" + tail
+    return HEAD + table(("arm", "steps", *COLUMNS[1:]), rows, missing=missing)
 
 
-def _rows(path: Path) -> Iterator[str]:
+def _rows(path: Path) -> Iterator[tuple[str, ...]]:
     kept = json.loads(path.read_text())
     for name, found in kept["windows"].items():
         arm, *others = cells(AuditResult.model_validate(found), kept["date"])
-        yield f"| {' | '.join([arm, name, *others])} |"
+        yield arm, name, *others
 
 
 def main() -> None:

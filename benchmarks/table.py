@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 
 from benchmarks.machine import machine
+from benchmarks.pages import table
 from mutransfer.result import ArmResult, Interval, StudyResult
 from scripts.demo import CLI, STOP_SECONDS, start, wait_ready
 from service.processes import end_all
@@ -261,38 +262,36 @@ def render() -> str:
     kept = [name for name in STUDIES if (RESULTS / f"{name}.json").exists()]
     rows = [*_standard(), *(row for name in kept for row in _rows(name))]
     missing = [name for name in STUDIES if not (RESULTS / f"{name}.json").exists()]
-    tail = f"\nNot run yet: {', '.join(missing)}.\n" if missing else ""
-    head = [f"| {' | '.join(COLUMNS)} |", f"|{'---|' * len(COLUMNS)}"]
-    return HEAD + "\n".join([*head, *rows]) + "\n" + tail
+    return HEAD + table(COLUMNS, rows, missing=missing)
 
 
-def _rows(name: str) -> Iterator[str]:
+def _rows(name: str) -> Iterator[tuple[str, ...]]:
     kept = json.loads((RESULTS / f"{name}.json").read_text())
     return _rows_of(name, StudyResult.model_validate(kept["result"]), kept["date"])
 
 
-def _standard() -> Iterator[str]:
+def _standard() -> Iterator[tuple[str, ...]]:
     """AdamW and Muon at width 256 are the arms of the shipped standard study."""
     result = StudyResult.model_validate_json(STANDARD.read_text())
     return _rows_of("standard", result, "[report](results/standard/report.md)")
 
 
-def _rows_of(name: str, result: StudyResult, run: str) -> Iterator[str]:
+def _rows_of(name: str, result: StudyResult, run: str) -> Iterator[tuple[str, ...]]:
     for arm in result.arms:
         sizes = [curve.depth if result.axis == "depth" else curve.width for curve in arm.curves]
         proxy = [size for size, curve in zip(sizes, arm.curves, strict=True) if curve.role == "proxy"][-1]
         span = f"{'depth ' if result.axis == 'depth' else ''}{proxy} → {sizes[-1]}"
-        yield f"| {name} | {arm.name} | {span} | {_numbers(arm)} | {run} |"
+        yield name, arm.name, span, *_numbers(arm), run
 
 
-def _numbers(arm: ArmResult) -> str:
+def _numbers(arm: ArmResult) -> tuple[str, ...]:
     verdict = arm.verdict
     highs = [r.high for r in verdict.regret_nats]
     regret = "" if not highs or None in highs else f"{max(h for h in highs if h is not None):.4f}"
     loss = arm.curves[-1].loss_nats
     best = "" if loss is None else f"{loss.value:.3f}"
     slope = _interval(verdict.slope_octaves_per_doubling)
-    return f"{verdict.outcome.value} | {_interval(verdict.total_drift_octaves)} | {slope} | {regret} | {best}"
+    return verdict.outcome.value, _interval(verdict.total_drift_octaves), slope, regret, best
 
 
 def _interval(interval: Interval | None) -> str:

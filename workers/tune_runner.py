@@ -191,9 +191,8 @@ class _KeepActors(FIFOScheduler):
             # All of this is private to Tune, but there is no other way in. By itself it keeps one idle actor.
             controller = tune_controller._tune_controller
             controller._actor_cache.increase_max(trial.placement_group_factory, by=self._limit)
-            controller.__class__ = (
-                _LetActorsStart  # an attribute of the instance would go into the state that Tune saves
-            )
+            # The class, since an attribute of the instance would go into the state that Tune saves.
+            controller.__class__ = _LetActorsStart
         super().on_trial_add(tune_controller, trial)
 
 
