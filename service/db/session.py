@@ -8,6 +8,7 @@ every table at once.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 import json
+import sqlite3
 import time
 from typing import Any, TypeVar
 
@@ -23,6 +24,7 @@ from mutransfer.errors import TransientError
 from service.db.visibility import narrow
 
 BUSY_TIMEOUT_SECONDS = 30.0
+WAL_RETRY_SECONDS = 0.02
 CONNECT_TIMEOUT_SECONDS = 10
 RETRY_DELAYS_SECONDS = (0.05, 0.2, 0.5, 1.0, 2.0)
 _SQLITE_FAULTS = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_IOERR", "SQLITE_CANTOPEN", "SQLITE_FULL")
@@ -78,10 +80,24 @@ def _configure_sqlite(connection: Any, _record: Any) -> None:
     connection.isolation_level = None  # we say BEGIN ourselves
     cursor = connection.cursor()
     cursor.execute(f"PRAGMA busy_timeout = {int(BUSY_TIMEOUT_SECONDS * 1000)}")
-    cursor.execute("PRAGMA journal_mode = WAL")
+    _enter_wal(cursor)
     cursor.execute("PRAGMA synchronous = FULL")  # an accepted study survives a power cut
     cursor.execute("PRAGMA foreign_keys = ON")
     cursor.close()
+
+
+def _enter_wal(cursor: sqlite3.Cursor) -> None:
+    # SQLite does not wait busy_timeout here: of two connections that turn a new file to WAL at once, one fails.
+    deadline = time.monotonic() + BUSY_TIMEOUT_SECONDS
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if not error.sqlite_errorname.startswith("SQLITE_BUSY") or time.monotonic() > deadline:
+                raise
+            time.sleep(WAL_RETRY_SECONDS)
+        else:
+            return
 
 
 def _begin_sqlite(connection: Connection) -> None:
