@@ -76,8 +76,12 @@ def _units(batch: Batch, squares: list[Tensor], eps: float) -> list[Tensor]:
 
 
 def _descend(parameters: list[Tensor], units: list[Tensor], momenta: list[Tensor], *, lr: float, beta: float) -> None:
-    """`m <- beta m + (1 - beta) u`, `W <- W - lr m`: one pass of torch's fused SGD, which wants plain memory order."""
-    if all(tensor.is_contiguous() for tensors in (parameters, units, momenta) for tensor in tensors):
+    """`m <- beta m + (1 - beta) u`, `W <- W - lr m`: one pass of torch's fused SGD, which wants plain memory order.
+
+    torch.compile cannot trace that kernel, and fuses the formulas itself.
+    """
+    tensors = (*parameters, *units, *momenta)
+    if not torch.compiler.is_compiling() and all(tensor.is_contiguous() for tensor in tensors):
         torch._fused_sgd_(
             parameters, units, momenta, lr=lr, momentum=beta, dampening=beta, weight_decay=0.0,
             nesterov=False, maximize=False, is_first_step=False,

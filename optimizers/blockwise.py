@@ -5,7 +5,8 @@ at a time. The tensors in `optimizer.state[parameter]["blocks"]` are views of th
 parameter's own state and a step copies nothing but gradients.
 
 A parameter's clock, `state["step"]`, starts at its first gradient that is not all zeros: until then there is nothing
-to precondition by, and `eps ** -exponent` or a basis of a zero matrix would rule the next steps.
+to precondition by, and `eps ** -exponent` or a basis of a zero matrix would rule the next steps. So a first step looks
+at its data, which breaks a graph of torch.compile: compile `step` after it, or with `dynamic=False`.
 """
 
 from abc import abstractmethod

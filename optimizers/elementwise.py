@@ -139,7 +139,8 @@ def _cut(columns: list[list[Tensor]], *, sliced: bool) -> Iterator[list[list[Ten
     if not _on_cpu(columns[0]):
         yield columns
         return
-    batch, filled = list[Sequence[Tensor]](), 0
+    batch: list[Sequence[Tensor]] = []
+    filled = 0
     for row in _rows(columns, sliced=sliced):
         if batch and filled + row[0].numel() > ENTRIES:
             yield [list(column) for column in zip(*batch, strict=True)]

@@ -96,8 +96,11 @@ class LAMB(ElementwiseOptimizer):
 def _adam_directions(batch: Batch, group: Group) -> list[Tensor]:
     """`-u`, by torch's fused Adam on weights of zero at a learning rate of 1; moves both moments.
 
-    One pass over memory instead of six. A step of infinity is no bias correction: `1 - beta^inf = 1`.
+    One pass over memory instead of six. A step of infinity is no bias correction: `1 - beta^inf = 1`. torch.compile
+    cannot trace that kernel, and fuses the formulas itself.
     """
+    if torch.compiler.is_compiling():
+        return _adam_directions_plainly(batch, group)
     moments, squares = batch.states
     directions = [torch.zeros_like(m) for m in moments]
     gradients = [_like(g, m) for g, m in zip(batch.gradients, moments, strict=True)]
@@ -109,6 +112,21 @@ def _adam_directions(batch: Batch, group: Group) -> list[Tensor]:
         amsgrad=False, maximize=False,
     )  # fmt: skip
     return directions
+
+
+def _adam_directions_plainly(batch: Batch, group: Group) -> list[Tensor]:
+    """`_adam_directions`, formula by formula."""
+    moments, squares = batch.states
+    beta1, beta2 = group["betas"]
+    torch._foreach_lerp_(moments, batch.gradients, 1.0 - beta1)
+    torch._foreach_mul_(squares, beta2)
+    torch._foreach_addcmul_(squares, batch.gradients, batch.gradients, value=1.0 - beta2)
+    t = batch.step + 1 if group["bias_correction"] else math.inf
+    divisors = torch._foreach_div(torch._foreach_sqrt(squares), math.sqrt(1.0 - beta2**t))
+    torch._foreach_add_(divisors, group["eps"])
+    directions = torch._foreach_div(moments, divisors)
+    torch._foreach_mul_(directions, -1.0 / (1.0 - beta1**t))
+    return list(directions)
 
 
 def _like(gradient: Tensor, moment: Tensor) -> Tensor:

@@ -3,6 +3,9 @@
 Inverse powers go through `eigh`, which on a CPU costs about ten products. On CUDA, where it takes most stacks one
 matrix after the other, those go through Newton's iteration (optimizers.newton): some twenty steps of three or four
 products, of all matrices at once. `python -m benchmarks.roots` times both.
+
+What looks at its data (is all of it finite, did all of it converge) is an operator to torch.compile, which then has
+nothing to break a graph for.
 """
 
 from collections.abc import Sequence
@@ -10,6 +13,7 @@ import math
 
 import torch
 from torch import Tensor
+from torch.library import custom_op
 
 from optimizers.newton import newton_inverse_root, newton_power
 
@@ -19,6 +23,7 @@ NEWTON_SIZES = (32, 1024)
 NEWTON_ROWS = 512
 
 
+@custom_op("mutransfer::finite_eigh", mutates_args=())
 def finite_eigh(A: Tensor) -> tuple[Tensor, Tensor]:
     """Eigenvalues (ascending) and eigenvectors. A matrix with nan or inf gives nan, where torch's raises.
 
@@ -37,9 +42,16 @@ def finite_eigh(A: Tensor) -> tuple[Tensor, Tensor]:
     return torch.where(finite[..., None], values, nan), torch.where(finite[..., None, None], vectors, nan)
 
 
+@finite_eigh.register_fake
+def _(A: Tensor) -> tuple[Tensor, Tensor]:
+    values, vectors = torch.linalg.eigh(A)
+    return values, vectors
+
+
 def eigenbasis(A: Tensor) -> Tensor:
     """Orthonormal eigenvectors as columns, by falling eigenvalue."""
-    return finite_eigh(A)[1].flip(-1)
+    vectors: Tensor = finite_eigh(A)[1]
+    return vectors.flip(-1)
 
 
 def inverse_root(A: Tensor, *, exponent: float, eps: float = 0.0, relative: float = 0.0) -> Tensor:
@@ -51,7 +63,8 @@ def inverse_root(A: Tensor, *, exponent: float, eps: float = 0.0, relative: floa
     """
     power = newton_power(exponent)
     if power is not None and is_faster_by_newton(A.shape, A.device, A.dtype):
-        return inverse_root_by_newton(A, power=power, eps=eps, relative=relative)
+        root: Tensor = inverse_root_by_newton(A, power=power, eps=eps, relative=relative)
+        return root
     return inverse_root_by_eigh(A, exponent=exponent, eps=eps, relative=relative)
 
 
@@ -71,6 +84,7 @@ def inverse_root_by_eigh(A: Tensor, *, exponent: float, eps: float = 0.0, relati
     return torch.where(top.unsqueeze(-1) == 0.0, torch.eye(A.shape[-1], dtype=A.dtype, device=A.device), root)
 
 
+@custom_op("mutransfer::inverse_root_by_newton", mutates_args=())
 def inverse_root_by_newton(A: Tensor, *, power: int, eps: float = 0.0, relative: float = 0.0) -> Tensor:
     """`inverse_root` for the exponent `1 / power`, by products; by eigenvalues where those did not converge."""
     stack = A if A.ndim == 3 else A.unsqueeze(0)
@@ -79,6 +93,11 @@ def inverse_root_by_newton(A: Tensor, *, power: int, eps: float = 0.0, relative:
         rest = ~good
         roots[rest] = inverse_root_by_eigh(stack[rest], exponent=1.0 / power, eps=eps, relative=relative)
     return roots.view_as(A)
+
+
+@inverse_root_by_newton.register_fake
+def _(A: Tensor, **_: float) -> Tensor:
+    return A.new_empty(A.shape)
 
 
 def power_iteration_qr(A: Tensor, Q: Tensor) -> tuple[Tensor, Tensor]:
