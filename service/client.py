@@ -2,7 +2,7 @@
 
 Problem documents come back as the kernel's errors: SpecError (422 and unreadable bodies), NotFoundError, ConflictError,
 AccessError, and TransientError when the service is away or busy. Reading requests are repeated through short outages,
-and so are submissions: each carries an idempotency key.
+and so are submissions, extensions and retries: each carries an idempotency key.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -99,7 +99,7 @@ class Client(FileClient):
         priority: int = 0,
     ) -> StudyRead:  # fmt: skip
         """Submit a study: a mapping, or YAML text. Repeated through outages without making a second study."""
-        headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
+        headers = _key(idempotency_key)
         return self._post("/studies", StudyRead, document, headers=headers, params=_submitting(fresh, priority))
 
     def plan(self, document: Mapping[str, Any] | str, *, fresh: bool = False) -> PlanRead:
@@ -136,11 +136,11 @@ class Client(FileClient):
         return self._act(study_id, "resume")
 
     def retry(self, study_id: str) -> StudyRead:
-        """Queue a failed or cancelled study again, with the results that it has."""
+        """Queue a failed or cancelled study again, with the results it has. Repeated through outages, done once."""
         return self._act(study_id, "retry")
 
     def retry_trial(self, study_id: str, key: str) -> StudyRead:
-        """Try a trial again that the study has given up."""
+        """Try a trial again that the study has given up. Repeated through outages, done once."""
         return self._act(study_id, f"trials/{key}/retry")
 
     def set_priority(self, study_id: str, priority: int) -> StudyRead:
@@ -149,20 +149,24 @@ class Client(FileClient):
         return _parse(self._repeat(lambda: self._http.patch(_study(study_id), json=body)), StudyRead)
 
     def extend(self, study_id: str, changes: Mapping[str, Any] | str) -> StudyRead:
-        """Ask more of a study that has ended: `changes` is a merge patch, such as `{"widths": {"targets": [256]}}`."""
-        return self._post(f"/studies/{study_id}/extend", StudyRead, changes)
+        """Ask more of a study that has ended: `changes` is a merge patch, such as `{"widths": {"targets": [256]}}`.
+
+        Repeated through outages, done once.
+        """
+        return self._post(f"/studies/{study_id}/extend", StudyRead, changes, headers=_key())
 
     def clone(
         self, study_id: str, changes: Mapping[str, Any] | str | None = None, *, idempotency_key: str | None = None,
         fresh: bool = False, priority: int = 0,
     ) -> StudyRead:  # fmt: skip
         """Submit a study like this one, with any changes (a merge patch)."""
-        headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
+        headers = _key(idempotency_key)
         params = _submitting(fresh, priority)
         return self._post(f"/studies/{study_id}/clone", StudyRead, changes or {}, headers=headers, params=params)
 
     def _act(self, study_id: str, action: str) -> StudyRead:
-        return _parse(self._repeat(lambda: self._http.post(f"{_study(study_id)}/{action}")), StudyRead)
+        headers = _key()
+        return _parse(self._repeat(lambda: self._http.post(f"{_study(study_id)}/{action}", headers=headers)), StudyRead)
 
     def result(self, study_id: str) -> StudyResult:
         """The result document, partial while the study runs."""
@@ -338,6 +342,10 @@ class Client(FileClient):
 
 def _study(study_id: str) -> str:
     return f"{API}/studies/{study_id}"
+
+
+def _key(given: str | None = None) -> dict[str, str]:
+    return {"Idempotency-Key": given or str(uuid.uuid4())}
 
 
 def _submitting(fresh: bool, priority: int) -> dict[str, str]:

@@ -62,12 +62,12 @@ def _figures(found: Figures, size: Size, *, alive: bool, unhandled: int) -> list
 
 def _finished_study(site: Site) -> str:
     """A study with curves, a verdict and a recipe, so that every page and chart has something to show."""
-    row, _ = studies.submit(site.sessions, studies.Submission(spec=build.spec(), trials_expected=44))
+    study_id, _ = studies.submit(site.sessions, studies.Submission(spec=build.spec(), trials_expected=44))
     claim = Leases(site.sessions).claim_next("fuzz", 60.0)
     if claim is None:
         raise RuntimeError("nobody else drives here, yet the study was not to be had")
     finish_study(DriverStore(site.sessions, claim.study_id, claim.epoch, ttl_seconds=60.0))
-    return row.id
+    return study_id
 
 
 def _answers(url: str) -> bool:

@@ -7,14 +7,15 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session, defer
 
 from mutransfer.base import digest
-from mutransfer.errors import ConflictError, NotFoundError
+from mutransfer.errors import NotFoundError
 from mutransfer.spec import StudySpec
 from service.db import audit, leases, projects
 from service.db.events import EventKind, add_event
+from service.db.idempotency import Asked, once
 from service.db.outbox import OutboxKind, add_message, message_key
-from service.db.session import Sessions, db_now, insert_new, transact
+from service.db.session import Sessions, db_now
 from service.db.states import StudyState
-from service.db.tables import IdempotencyRow, LeaseRow, PhaseRow, StudyRow, SummaryRow
+from service.db.tables import LeaseRow, PhaseRow, StudyRow, SummaryRow
 from service.ids import is_study_id, new_study_id
 
 
@@ -48,40 +49,14 @@ class Tally:
     phase: str | None = None  # the last one begun
 
 
-class _KeyTakenError(Exception):
-    """Another submission with this idempotency key was committed while ours was being written."""
-
-
-def submit(sessions: Sessions, submission: Submission) -> tuple[StudyRow, bool]:
-    """Accept a study in one transaction. Returns its row, and whether it is new.
+def submit(sessions: Sessions, submission: Submission) -> tuple[str, bool]:
+    """Accept a study in one transaction. Returns its id, and whether it is new.
 
     The same idempotency key returns the study it first made. Raises ConflictError when that was for another body,
     SpecError for an unknown project, AccessError for one that the acting caller may not use.
     """
-    while True:
-        try:
-            return transact(sessions, lambda session: _submit(session, submission))
-        except _KeyTakenError:
-            continue  # now it is there to be found
-
-
-def _submit(session: Session, submission: Submission) -> tuple[StudyRow, bool]:
-    key = submission.idempotency_key
-    known = session.get(IdempotencyRow, key) if key else None
-    if known is not None:
-        if known.body_digest != submission.body_digest():
-            seen = session.get(StudyRow, known.study_id)
-            other = f"another study: {seen.id}" if seen else "another project's study"
-            raise ConflictError(f"Idempotency-Key {key!r} was used for {other}")
-        return get(session, known.study_id), False
-    row = accept(session, submission)
-    if key:
-        values = {
-            "key": key, "project": row.project, "body_digest": submission.body_digest(), "study_id": row.id,
-        }  # fmt: skip
-        if not insert_new(session, IdempotencyRow, values):
-            raise _KeyTakenError
-    return row, True
+    asked = Asked(key=submission.idempotency_key, body_digest=submission.body_digest())
+    return once(sessions, asked, lambda session: accept(session, submission))
 
 
 def accept(session: Session, submission: Submission) -> StudyRow:

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends, Path, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
 
+from mutransfer.base import digest
 from mutransfer.revision import Extension, extension, merged
 from mutransfer.spec import StudySpec
 from service.auth.scopes import SUBMIT
@@ -15,7 +16,8 @@ from service.conditional import ConditionalRoute
 from service.context import Context, ContextDep
 from service.db import actions, studies
 from service.db.actions import MAX_PRIORITY
-from service.db.session import reading, transact
+from service.db.idempotency import EACH_TIME, Asked, known_study, once
+from service.db.session import reading
 from service.db.studies import Submission
 from service.db.tables import StudyRow
 from service.studies import read
@@ -45,10 +47,14 @@ def _changes_in(body: Annotated[bytes, Depends(whole_body)], request: Request) -
 Changes = Annotated[Mapping[str, Any], Depends(_changes_in)]
 
 
-def _act(context: Context, study_id: str, action: Callable[[Session], StudyRow]) -> StudyRead:
-    transact(context.sessions, action)
+def _act(context: Context, study_id: str, action: Callable[[Session], StudyRow], asked: Asked = EACH_TIME) -> StudyRead:
+    once(context.sessions, asked, action)
     with reading(context.sessions) as session:
         return read.study(session, study_id)
+
+
+def _asked(key: str | None, action: str, study_id: str, **details: Any) -> Asked:
+    return Asked(key=key, body_digest=digest({"action": action, "study": study_id, **details}))
 
 
 @router.post("/studies/{study_id}/cancel", dependencies=[SUBMIT])
@@ -70,15 +76,19 @@ def resume_study(study_id: StudyId, context: ContextDep) -> StudyRead:
 
 
 @router.post("/studies/{study_id}/retry", dependencies=[SUBMIT])
-def retry_study(study_id: StudyId, context: ContextDep) -> StudyRead:
+def retry_study(study_id: StudyId, context: ContextDep, idempotency_key: IdempotencyKey = None) -> StudyRead:
     """Queue a failed or cancelled study again: it keeps its results, and tries once more what it had given up."""
-    return _act(context, study_id, lambda session: actions.retry(session, study_id))
+    asked = _asked(idempotency_key, "retry", study_id)
+    return _act(context, study_id, lambda session: actions.retry(session, study_id), asked)
 
 
 @router.post("/studies/{study_id}/trials/{key}/retry", dependencies=[SUBMIT])
-def retry_trial(study_id: StudyId, key: TrialKey, context: ContextDep) -> StudyRead:
+def retry_trial(
+    study_id: StudyId, key: TrialKey, context: ContextDep, idempotency_key: IdempotencyKey = None
+) -> StudyRead:
     """Try a trial again that the study has given up; a study that has ended is queued for it and judged anew."""
-    return _act(context, study_id, lambda session: actions.retry_trial(session, study_id, key))
+    asked = _asked(idempotency_key, "retry", study_id, trial=key)
+    return _act(context, study_id, lambda session: actions.retry_trial(session, study_id, key), asked)
 
 
 @router.patch("/studies/{study_id}", dependencies=[SUBMIT])
@@ -88,15 +98,21 @@ def change_study(study_id: StudyId, change: StudyChange, context: ContextDep) ->
 
 
 @router.post("/studies/{study_id}/extend", dependencies=[SUBMIT], openapi_extra=CHANGES_BODY, responses=BODY)
-def extend_study(study_id: StudyId, changes: Changes, context: ContextDep) -> StudyRead:
+def extend_study(
+    study_id: StudyId, changes: Changes, context: ContextDep, idempotency_key: IdempotencyKey = None
+) -> StudyRead:
     """Ask more of a study that has ended: more widths, seeds, rates or a stricter check. Finished trials are kept."""
+    asked = _asked(idempotency_key, "extend", study_id, changes=changes)
+    with reading(context.sessions) as session:
+        if known_study(session, asked) is not None:  # extended so already: these changes would add nothing now
+            return read.study(session, study_id)
     base = _spec(context, study_id)
     made: Extension = extension(base, changes)
     check_study(made.spec, context.settings)
     expected = estimate_study(made.spec).trials_expected
     return _act(
         context, study_id,
-        lambda session: actions.extend(session, study_id, made, base=base, trials_expected=expected),
+        lambda session: actions.extend(session, study_id, made, base=base, trials_expected=expected), asked,
     )  # fmt: skip
 
 

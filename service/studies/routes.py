@@ -87,7 +87,12 @@ def _study_of(body: Annotated[bytes, Depends(whole_body)], request: Request, con
 StudyBody = Annotated[StudySpec, Depends(_study_of)]
 IdempotencyKey = Annotated[
     str | None,
-    Header(min_length=1, max_length=255, pattern=r"^[!-~]+$", description="Sent again, it makes no second study."),
+    Header(
+        min_length=1,
+        max_length=255,
+        pattern=r"^[!-~]+$",
+        description="Sent again with it, a request is not carried out twice.",
+    ),
 ]
 Fresh = Annotated[bool, Query(description="Run every trial anew, even where its result is known.")]
 Priority = Annotated[
@@ -117,11 +122,11 @@ def submit_study(
 
 def accepted(context: ContextDep, submission: Submission, response: Response) -> StudyRead:
     """Accept a study; the answer says whether it is new, and where it is."""
-    row, is_new = studies.submit(context.sessions, submission)
+    study_id, is_new = studies.submit(context.sessions, submission)
     response.status_code = 201 if is_new else 200
-    response.headers["Location"] = f"/api/v1/studies/{row.id}"
+    response.headers["Location"] = f"/api/v1/studies/{study_id}"
     with reading(context.sessions) as session:
-        return read.study(session, row.id)
+        return read.study(session, study_id)
 
 
 @router.post("/plan", dependencies=[READ], openapi_extra=STUDY_BODY, responses=BODY)

@@ -65,7 +65,7 @@ def submit(sessions: Sessions) -> Callable[..., str]:
 
     def submit_one(spec: StudySpec | None = None, **options: str) -> str:
         submission = Submission(spec=spec or build.spec(), trials_expected=12, **options)
-        return studies.submit(sessions, submission)[0].id
+        return studies.submit(sessions, submission)[0]
 
     return submit_one
 

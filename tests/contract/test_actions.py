@@ -1,6 +1,8 @@
 """What people do to accepted studies, on both databases."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+import threading
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ from mutransfer.revision import extension
 from service.db import actions, studies
 from service.db.driver_store import DriverStore
 from service.db.events import EventKind, events_after
+from service.db.idempotency import Asked, once
 from service.db.leases import Leases
 from service.db.session import Sessions, reading
 from service.db.states import PhaseState, StudyState
@@ -334,3 +337,28 @@ def test_results_never_change_whatever_is_done(sessions: Sessions, submit: Submi
     again.record_result(FIRST.key, build.result(9.0))
     with reading(sessions) as session:
         assert session.get_one(TrialRow, FIRST.key).result == before
+
+
+def test_an_action_with_a_key_is_done_once_however_many_ask_at_once(
+    sessions: Sessions, submit: Submit, drive: Drive
+) -> None:
+    study_id = submit()
+    complete(drive())
+    base = build.spec()
+    made = extension(base, {"widths": {"targets": [64, 128]}})
+    asked = Asked(key="one", body_digest="extend")
+    start = threading.Barrier(4)
+
+    def extend(_index: int) -> tuple[str, bool]:
+        start.wait()
+        return once(
+            sessions, asked,
+            lambda session: actions.extend(session, study_id, made, base=base, trials_expected=7),
+        )  # fmt: skip
+
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(extend, range(4)))
+    assert sorted(answers) == [(study_id, False)] * 3 + [(study_id, True)]
+    assert audited(sessions).count("study.extend") == 1
+    with pytest.raises(ConflictError, match=f"used for another request, on study {study_id}"):
+        once(sessions, Asked(key="one", body_digest="other"), lambda session: actions.retry(session, study_id))

@@ -47,7 +47,7 @@ def fill(url: str) -> str:
     upgrade(url)
     sessions = session_factory(make_engine(url))
     ids = [
-        studies.submit(sessions, Submission(spec=build.spec(name=name), trials_expected=3, idempotency_key=name))[0].id
+        studies.submit(sessions, Submission(spec=build.spec(name=name), trials_expected=3, idempotency_key=name))[0]
         for name in ("done", "running")
     ]
     leases = Leases(sessions)

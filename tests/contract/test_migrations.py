@@ -49,11 +49,11 @@ def test_summaries_are_made_for_the_studies_that_there_are(database_url: str) ->
     engine = make_engine(database_url)
     sessions = session_factory(engine)
     first = build.planned(build.spec())
-    row, _ = studies.submit(sessions, Submission(spec=build.spec(), trials_expected=None))
+    study_id, _ = studies.submit(sessions, Submission(spec=build.spec(), trials_expected=None))
     studies.submit(sessions, Submission(spec=build.spec(), trials_expected=None))  # never begins
     claim = Leases(sessions).claim_next("test", 30.0)
     assert claim is not None
-    store = DriverStore(sessions, row.id, claim.epoch, ttl_seconds=30.0)
+    store = DriverStore(sessions, study_id, claim.epoch, ttl_seconds=30.0)
     store.mark_running()
     build.run_phase(
         store, "search", [(first, build.result(2.0)), (build.planned(build.spec(), lr=-6.0), build.result())]
@@ -62,7 +62,7 @@ def test_summaries_are_made_for_the_studies_that_there_are(database_url: str) ->
     store.plan_trials("search", [given_up])
     store.record_failure(given_up.key, attempt=3, traceback="boom", final=True)
     with reading(sessions) as session:
-        result = result_document(session, row.id)
+        result = result_document(session, study_id)
     store.finish("completed", result=result)
     before = _summaries(sessions)
     assert len(before) == 2

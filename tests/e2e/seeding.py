@@ -44,9 +44,9 @@ class Seeder:
 
     def submit(self, spec: StudySpec) -> str:
         """A queued study."""
-        row, _ = studies.submit(self._seeded.sessions, studies.Submission(spec=spec, trials_expected=240))
-        self._seeded.ids[spec.name] = row.id
-        return row.id
+        study_id, _ = studies.submit(self._seeded.sessions, studies.Submission(spec=spec, trials_expected=240))
+        self._seeded.ids[spec.name] = study_id
+        return study_id
 
     def drive(self, simulation: Simulation) -> DriverStore:
         """A running study whose trials are those of the simulation."""

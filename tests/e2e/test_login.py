@@ -26,13 +26,13 @@ def guarded(browser: Browser, tmp_path: Path) -> Iterator[tuple[Visitor, str, st
     settings = Settings(home=tmp_path, auth="required").prepare_home()
     upgrade(settings.database_url)
     engine = make_engine(settings.database_url)
-    row, _ = studies.submit(session_factory(engine), Submission(spec=build.spec(), trials_expected=None))
+    study_id, _ = studies.submit(session_factory(engine), Submission(spec=build.spec(), trials_expected=None))
     engine.dispose()
     token = ensure_token(tmp_path)
     with serving(settings) as url:
         visitor = Visitor(browser, url)
         visitor.expects("403")
-        yield visitor, token, row.id
+        yield visitor, token, study_id
         visitor.close()
 
 

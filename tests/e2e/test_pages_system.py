@@ -56,9 +56,9 @@ def test_what_waits_and_what_runs_is_told(visitor: Visitor, site: Seeded, pictur
 
 def test_it_keeps_itself_fresh(visitor: Visitor, site: Seeded) -> None:
     page = visitor.open("/system")
-    row, _ = studies.submit(site.sessions, studies.Submission(spec=study_spec("just-now"), trials_expected=3))
+    study_id, _ = studies.submit(site.sessions, studies.Submission(spec=study_spec("just-now"), trials_expected=3))
     expect(page.locator("#queue tbody tr", has_text="just-now")).to_be_visible()
-    transact(site.sessions, lambda session: studies.cancel(session, row.id))
+    transact(site.sessions, lambda session: studies.cancel(session, study_id))
     expect(page.locator("#queue tbody tr", has_text="just-now")).to_have_count(0)
 
 

@@ -72,7 +72,7 @@ def test_problems_become_the_kernels_errors(client: Client) -> None:
     with pytest.raises(NotFoundError, match="no study"):
         next(client.watch("st_none"))
     client.submit(build.document(), idempotency_key="k")
-    with pytest.raises(ConflictError, match="used for another study"):
+    with pytest.raises(ConflictError, match="used for another request"):
         client.submit(build.document(name="other"), idempotency_key="k")
     refused_host = pytest.raises(AccessError, match="MUTRANSFER_ALLOWED_HOSTS")
     with Client(client.url, transport=_Renamed()) as renamed, refused_host:
@@ -120,6 +120,54 @@ def test_a_submission_whose_answer_is_lost_makes_one_study(client: Client, monke
     with Client(client.url, transport=_Flaky(3)) as flaky:
         study = flaky.submit(build.document())
     assert [item.id for item in client.list().items] == [study.id]
+
+
+def _run_into_failure(sessions: Sessions) -> str:
+    """Fails the study that waits, over one trial; returns the trial's key."""
+    store = _drive(sessions)
+    trial = build.planned(store.study().spec)
+    store.mark_running()
+    store.begin_phase("search")
+    store.plan_trials("search", [trial])
+    store.record_failure(trial.key, attempt=3, traceback="ValueError: bad", final=True)
+    store.finish("failed", result=None, error="broken")
+    return trial.key
+
+
+def test_actions_whose_answers_are_lost_are_done_once(
+    client: Client, sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_module, "RETRY_DELAYS_SECONDS", (0.01, 0.01, 0.01))
+    study_id = client.submit(build.document()).id
+    with Client(client.url, transport=_Flaky(3)) as flaky:
+        key = _run_into_failure(sessions)
+        assert flaky.retry(study_id).revision == 2
+    with Client(client.url, transport=_Flaky(3)) as flaky:
+        assert key == _run_into_failure(sessions)
+        assert flaky.retry_trial(study_id, key).revision == 3
+    with Client(client.url, transport=_Flaky(3)) as flaky:
+        client.cancel(study_id)
+        extended = flaky.extend(study_id, {"widths": {"targets": [64, 128]}})
+    assert (extended.revision, extended.spec.widths.targets) == (4, (64, 128))
+    actions = [entry.action for entry in client.audit_log({"target": study_id}, limit=10)]
+    assert sorted(actions) == ["study.cancel", "study.extend", "study.retry", "study.submit", "trial.retry"]
+
+
+def test_a_key_is_for_one_action_on_one_study(client: Client) -> None:
+    first, second = (client.submit(build.document(name=name)).id for name in ("first", "second"))
+    for study_id in (first, second):
+        client.cancel(study_id)
+    key = {"Idempotency-Key": "one"}
+
+    def post(path: str, body: dict[str, object]) -> httpx.Response:
+        return httpx.post(f"{client.url}/api/v1/studies/{path}", json=body, headers=key, trust_env=False)
+
+    wider = {"widths": {"targets": [64, 128]}}
+    assert [post(f"{first}/extend", wider).status_code for _ in range(2)] == [200, 200]
+    refused = [post(f"{first}/retry", {}), post(f"{second}/extend", wider), post(f"{first}/extend", {})]
+    assert [answer.status_code for answer in refused] == [409, 409, 409]
+    assert all(first in answer.json()["detail"] for answer in refused)
+    assert client.get(second).revision == 1
 
 
 def test_a_service_that_stays_away_is_a_transient_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,7 +53,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, database_url: str) -> 
 
 
 def submit(home: Home, name: str) -> tuple[str, DriverStore]:
-    study_id = studies.submit(home.sessions, Submission(spec=build.spec(name=name), trials_expected=None))[0].id
+    study_id = studies.submit(home.sessions, Submission(spec=build.spec(name=name), trials_expected=None))[0]
     claim = Leases(home.sessions).claim_next("test", 600.0)
     assert claim is not None
     assert claim.study_id == study_id
