@@ -116,19 +116,38 @@ def _embedding_rate_falls(scaled: ParameterScaling, r_width: float) -> Parameter
 def test_a_planted_mistake_is_found_where_it_is(
     monkeypatch: pytest.MonkeyPatch, plant: Plant, readout: str, layer: str, quantity: str, power: float
 ) -> None:
-    def wrong(trial: TrialSpec, *, vocab: int) -> ModelScaling:
-        right, r_width = model_scaling(trial, vocab=vocab), trial.width / trial.base_width
-        return replace(right, parameters=tuple(plant(scaled, r_width) for scaled in right.parameters))
-
-    monkeypatch.setattr(models.registry, "model_scaling", wrong)
-    study = _study(base=32, model={"init": {"readout": readout}})
-    result = _audited(study, widths=(32, 64, 128, 256), seeds=2)
+    result = _audited_with(plant, monkeypatch, optimizer="adamw", readout=readout)
     assert result.check is Check.FAIL
     assert suspects(result) == (layer,)
     exponents = next(found for found in result.layers if found.name == layer).exponents
     measured = next(exponent.measured for exponent in exponents if exponent.quantity.value == quantity)
     assert measured is not None
     assert measured.value == pytest.approx(power, abs=0.25)
+
+
+@pytest.mark.parametrize("optimizer", sorted(RATES.keys() - {"adamw"}))
+def test_a_rate_that_does_not_fall_with_width_is_found_in_its_layer(
+    monkeypatch: pytest.MonkeyPatch, optimizer: str
+) -> None:
+    readout = "inverse_width" if optimizer == "lamb" else "zero"  # LAMB cannot leave zero
+    result = _audited_with(_hidden_rate_not_divided, monkeypatch, optimizer=optimizer, readout=readout)
+    assert result.check is Check.FAIL
+    assert suspects(result) == ("layers.0.weight",)
+    exponents = next(found for found in result.layers if found.name == "layers.0.weight").exponents
+    failing = {exponent.quantity for exponent in exponents if exponent.check is Check.FAIL}
+    assert failing == {Quantity.UPDATE, Quantity.OUTPUT_CHANGE}
+
+
+def _audited_with(plant: Plant, monkeypatch: pytest.MonkeyPatch, *, optimizer: str, readout: str) -> AuditResult:
+    """The audit of a μP arm whose code makes the mistake."""
+
+    def wrong(trial: TrialSpec, *, vocab: int) -> ModelScaling:
+        right, r_width = model_scaling(trial, vocab=vocab), trial.width / trial.base_width
+        return replace(right, parameters=tuple(plant(scaled, r_width) for scaled in right.parameters))
+
+    monkeypatch.setattr(models.registry, "model_scaling", wrong)
+    study = _study(optimizer, base=32, model={"init": {"readout": readout}})
+    return _audited(study, widths=(32, 64, 128, 256), seeds=2)
 
 
 def test_probing_does_not_touch_the_training() -> None:
