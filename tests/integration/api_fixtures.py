@@ -63,6 +63,13 @@ class Api(TestClient):
             return sum(session.scalar(select(func.count()).select_from(table)) or 0 for table in tables)
 
 
+def places(api: Api) -> dict[str, str]:
+    """What stands for each parameter of a path in a service that has a study and the schedule `nightly`."""
+    study = api.get(f"{STUDIES}?sort=created").json()["items"][0]["id"]
+    trial = api.get(f"{STUDIES}/{study}/trials").json()["items"][0]["key"]
+    return {"study_id": study, "key": trial, "trial": trial, "schedule": "nightly", "night": "1", "kind": "md"}
+
+
 @contextmanager
 def served(application: FastAPI, *, port: int = 0) -> Iterator[str]:
     """The application behind a real server on a free port; yields its address."""

@@ -1,4 +1,4 @@
-"""The API's application on a fresh SQLite database."""
+"""The API's application on a fresh SQLite database, and one with a history on both databases."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -8,7 +8,9 @@ import pytest
 
 from service.db.migrate import upgrade
 from service.settings import Settings
-from tests.integration.api_fixtures import Api, settings_in
+from tests import study_builders as build
+from tests.integration.api_fixtures import Api, finish_study, settings_in
+from tests.postgres_server import PostgresServer, database_factory, drop_databases
 
 
 @pytest.fixture(scope="session")
@@ -54,3 +56,24 @@ def api(api_settings: Settings) -> Iterator[Api]:
     """The application, in process."""
     with Api(api_settings) as client:
         yield client
+
+
+@pytest.fixture(scope="module", params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+def lived_in(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+    """A service with a completed study and a schedule that has a night; faults are answered, not raised."""
+    created: list[str] = []
+    home, url = tmp_path_factory.mktemp("lived-in"), ""
+    if request.param == "postgres":
+        server: PostgresServer = request.getfixturevalue("postgres_server")
+        url = database_factory(server, created)()
+    settings = Settings(home=home, working_dir=home, database_url=url, rate_limit=1e6).prepare_home()
+    upgrade(settings.database_url)
+    with Api(settings, raise_bugs=False) as api:
+        api.submit()
+        finish_study(api.drive())
+        schedule = {"name": "nightly", "cron": "30 2 * * *", "time_zone": "UTC", "study": build.document()}
+        assert api.post("/api/v1/schedules", json=schedule).status_code == 201
+        assert api.post("/api/v1/schedules/nightly/run").is_success
+        yield api
+    if created:
+        drop_databases(request.getfixturevalue("postgres_server"), created)
