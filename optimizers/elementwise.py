@@ -4,6 +4,9 @@ Closures, groups, saving, missing and empty gradients and `maximize` are settled
 parallel lists of tensors for torch's foreach kernels. On a GPU that is all parameters of a group that are at the same
 step: one launch a formula. On a CPU it is as many small parameters, or as long a slice of a large one, as the caches
 hold from a step's first formula to its last.
+
+Steps are counted in plain integers, so torch.compile makes a graph for each step number; after as many as its
+`recompile_limit` allows (8) it runs the step as it is.
 """
 
 from abc import abstractmethod

@@ -21,9 +21,11 @@ from optimizers.newton import newton_inverse_root, newton_power
 #: its calls, some 400, cost as much as `eigh` of 8 matrices of 64, or of one of 512 (H200, docs/optimizer-speed.md).
 NEWTON_SIZES = (32, 1024)
 NEWTON_ROWS = 512
+#: The host waits for an answer, which a captured CUDA graph cannot do.
+ASKS_ITS_DATA = (torch.Tag.cudagraph_unsafe,)
 
 
-@custom_op("mutransfer::finite_eigh", mutates_args=())
+@custom_op("mutransfer::finite_eigh", mutates_args=(), tags=ASKS_ITS_DATA)
 def finite_eigh(A: Tensor) -> tuple[Tensor, Tensor]:
     """Eigenvalues (ascending) and eigenvectors. A matrix with nan or inf gives nan, where torch's raises.
 
@@ -84,7 +86,7 @@ def inverse_root_by_eigh(A: Tensor, *, exponent: float, eps: float = 0.0, relati
     return torch.where(top.unsqueeze(-1) == 0.0, torch.eye(A.shape[-1], dtype=A.dtype, device=A.device), root)
 
 
-@custom_op("mutransfer::inverse_root_by_newton", mutates_args=())
+@custom_op("mutransfer::inverse_root_by_newton", mutates_args=(), tags=ASKS_ITS_DATA)
 def inverse_root_by_newton(A: Tensor, *, power: int, eps: float = 0.0, relative: float = 0.0) -> Tensor:
     """`inverse_root` for the exponent `1 / power`, by products; by eigenvalues where those did not converge."""
     stack = A if A.ndim == 3 else A.unsqueeze(0)

@@ -42,8 +42,7 @@ class Bench:
 
     def submit(self, spec: StudySpec) -> str:
         """Accept a study; returns its id."""
-        row, _ = submit(self.sessions, Submission(spec=spec, trials_expected=None))
-        return row.id
+        return submit(self.sessions, Submission(spec=spec, trials_expected=None))[0]
 
     def claim(self, ttl_seconds: float = 60.0) -> Claim:
         """Claim the one study; the claim before is taken as expired."""

@@ -108,7 +108,7 @@ class Life:
         self.crash = Crashes(sessions)
         self.spec: StudySpec = build.spec(name="life", train__steps=10 + next(_numbers))
         self.planned = [build.planned(self.spec, lr=-5.0 - n) for n in range(TRIALS)]
-        self.study_id = submit(sessions, Submission(spec=self.spec, trials_expected=TRIALS))[0].id
+        self.study_id = submit(sessions, Submission(spec=self.spec, trials_expected=TRIALS))[0]
 
     def live(self) -> None:
         """Claim and drive to the end, from wherever it is. Raises Crash where that was planned."""

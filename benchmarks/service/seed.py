@@ -109,17 +109,17 @@ def outcome(request: TrialRequest) -> TrialResult:
 
 def begin(sessions: Sessions, spec: StudySpec) -> tuple[str, DriverStore]:
     """A running study that we hold."""
-    row, _ = submit(sessions, Submission(spec=spec, trials_expected=1000))
+    study_id, _ = submit(sessions, Submission(spec=spec, trials_expected=1000))
     leases = Leases(sessions)
     claim = leases.claim_next("bench", TTL_SECONDS)
-    while claim is not None and claim.study_id != row.id:
+    while claim is not None and claim.study_id != study_id:
         claim = leases.claim_next("bench", TTL_SECONDS)
     if claim is None:
-        raise RuntimeError(f"study {row.id} could not be claimed")
-    store = DriverStore(sessions, row.id, claim.epoch, ttl_seconds=TTL_SECONDS)
+        raise RuntimeError(f"study {study_id} could not be claimed")
+    store = DriverStore(sessions, study_id, claim.epoch, ttl_seconds=TTL_SECONDS)
     store.mark_running()
     store.record_facts(FACTS)
-    return row.id, store
+    return study_id, store
 
 
 def play(sessions: Sessions, spec: StudySpec, *, seeds: int, share: float = 1.0) -> str:

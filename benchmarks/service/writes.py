@@ -44,7 +44,7 @@ class Written:
 
     def submit(self, spec: StudySpec) -> None:
         """A queued study."""
-        self._ids.append(submit(self._sessions, Submission(spec=spec, trials_expected=TRIALS))[0].id)
+        self._ids.append(submit(self._sessions, Submission(spec=spec, trials_expected=TRIALS))[0])
 
     def remove(self) -> None:
         """Delete everything."""

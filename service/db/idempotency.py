@@ -22,10 +22,6 @@ class Asked:
     body_digest: str
 
 
-#: What is asked without a key.
-EACH_TIME = Asked(key=None, body_digest="")
-
-
 class _KeyTakenError(Exception):
     """Another request with this key was committed while ours was being carried out."""
 
@@ -54,11 +50,11 @@ def known_study(session: Session, asked: Asked) -> str | None:
     known = session.get(IdempotencyRow, asked.key) if asked.key else None
     if known is None:
         return None
-    if known.body_digest != asked.body_digest:
-        seen = session.get(StudyRow, known.study_id)
+    seen = session.get(StudyRow, known.study_id)
+    if seen is None or known.body_digest != asked.body_digest:
         other = f"another request, on study {seen.id}" if seen else "a request in another project"
         raise ConflictError(f"Idempotency-Key {asked.key!r} was used for {other}")
-    return known.study_id
+    return seen.id
 
 
 def _once(session: Session, asked: Asked, work: Callable[[Session], StudyRow]) -> tuple[str, bool]:

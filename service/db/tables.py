@@ -185,7 +185,7 @@ class OutboxRow(Base):
 
 
 class IdempotencyRow(Base):
-    """That a submission with this key has been accepted, and as which study."""
+    """That a request with this key has been carried out, and on which study."""
 
     __tablename__ = "idempotency"
 

@@ -16,8 +16,8 @@ from service.conditional import ConditionalRoute
 from service.context import Context, ContextDep
 from service.db import actions, studies
 from service.db.actions import MAX_PRIORITY
-from service.db.idempotency import EACH_TIME, Asked, known_study, once
-from service.db.session import reading
+from service.db.idempotency import Asked, known_study, once
+from service.db.session import reading, transact
 from service.db.studies import Submission
 from service.db.tables import StudyRow
 from service.studies import read
@@ -47,14 +47,27 @@ def _changes_in(body: Annotated[bytes, Depends(whole_body)], request: Request) -
 Changes = Annotated[Mapping[str, Any], Depends(_changes_in)]
 
 
-def _act(context: Context, study_id: str, action: Callable[[Session], StudyRow], asked: Asked = EACH_TIME) -> StudyRead:
+def _act(context: Context, study_id: str, action: Callable[[Session], StudyRow]) -> StudyRead:
+    transact(context.sessions, action)
+    return _read(context, study_id)
+
+
+def _act_once(context: Context, study_id: str, action: Callable[[Session], StudyRow], asked: Asked) -> StudyRead:
+    _read(context, study_id)  # who may not see the study learns nothing of the keys that were used for it
     once(context.sessions, asked, action)
+    return _read(context, study_id)
+
+
+def _read(context: Context, study_id: str) -> StudyRead:
     with reading(context.sessions) as session:
         return read.study(session, study_id)
 
 
 def _asked(key: str | None, action: str, study_id: str, **details: Any) -> Asked:
-    return Asked(key=key, body_digest=digest({"action": action, "study": study_id, **details}))
+    try:
+        return Asked(key=key, body_digest=digest({"action": action, "study": study_id, **details}))
+    except (TypeError, ValueError):  # what JSON cannot say, as YAML's dates: nothing that would be accepted
+        return Asked(key=None, body_digest="")
 
 
 @router.post("/studies/{study_id}/cancel", dependencies=[SUBMIT])
@@ -79,7 +92,7 @@ def resume_study(study_id: StudyId, context: ContextDep) -> StudyRead:
 def retry_study(study_id: StudyId, context: ContextDep, idempotency_key: IdempotencyKey = None) -> StudyRead:
     """Queue a failed or cancelled study again: it keeps its results, and tries once more what it had given up."""
     asked = _asked(idempotency_key, "retry", study_id)
-    return _act(context, study_id, lambda session: actions.retry(session, study_id), asked)
+    return _act_once(context, study_id, lambda session: actions.retry(session, study_id), asked)
 
 
 @router.post("/studies/{study_id}/trials/{key}/retry", dependencies=[SUBMIT])
@@ -88,7 +101,7 @@ def retry_trial(
 ) -> StudyRead:
     """Try a trial again that the study has given up; a study that has ended is queued for it and judged anew."""
     asked = _asked(idempotency_key, "retry", study_id, trial=key)
-    return _act(context, study_id, lambda session: actions.retry_trial(session, study_id, key), asked)
+    return _act_once(context, study_id, lambda session: actions.retry_trial(session, study_id, key), asked)
 
 
 @router.patch("/studies/{study_id}", dependencies=[SUBMIT])
@@ -104,13 +117,13 @@ def extend_study(
     """Ask more of a study that has ended: more widths, seeds, rates or a stricter check. Finished trials are kept."""
     asked = _asked(idempotency_key, "extend", study_id, changes=changes)
     with reading(context.sessions) as session:
+        base = StudySpec.model_validate(studies.get(session, study_id).spec)
         if known_study(session, asked) is not None:  # extended so already: these changes would add nothing now
             return read.study(session, study_id)
-    base = _spec(context, study_id)
     made: Extension = extension(base, changes)
     check_study(made.spec, context.settings)
     expected = estimate_study(made.spec).trials_expected
-    return _act(
+    return _act_once(
         context, study_id,
         lambda session: actions.extend(session, study_id, made, base=base, trials_expected=expected), asked,
     )  # fmt: skip

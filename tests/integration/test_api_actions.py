@@ -1,5 +1,6 @@
 """Actions over HTTP and through the typed client."""
 
+import itertools
 from typing import Any
 
 import pytest
@@ -131,6 +132,19 @@ def test_changes_that_are_no_mapping_are_refused(api: Api, body: bytes) -> None:
     for action in ("extend", "clone"):
         answer = api.post(f"{STUDIES}/{study_id}/{action}", content=body)
         assert answer.status_code in (400, 422), answer.text
+
+
+@pytest.mark.parametrize(
+    "body", ["name: 2026-11-22", "widths: {targets: [2026-11-22]}", "a: !!binary aGk=", "a: !!set {x, y}", "1: 2\na: 3"]
+)
+def test_changes_that_json_cannot_say_are_refused_with_and_without_a_key(api: Api, body: str) -> None:
+    study_id = api.submit()
+    finish_study(api.drive())
+    for action, key in itertools.product(("extend", "clone"), ({}, {"Idempotency-Key": "k"})):
+        headers = {"Content-Type": "application/yaml"} | key
+        answer = api.post(f"{STUDIES}/{study_id}/{action}", content=body, headers=headers)
+        assert answer.status_code == 422, answer.text
+        assert answer.json()["errors"]
 
 
 def test_a_watch_begun_at_the_first_event_outlives_an_earlier_end(api: Api) -> None:

@@ -156,6 +156,21 @@ def test_a_bound_token_sees_its_project_alone(secured: Secured) -> None:
     assert secured.post(STUDIES, json=build.document(project=PROJECT), headers=submit).status_code == 201
 
 
+def test_keys_used_in_another_project_tell_nothing_of_its_studies(secured: Secured) -> None:
+    admin, bound = (bearer(secured.secrets[kind]) for kind in ("admin", "bound-submit"))
+    theirs = build.document(project="other", name="theirs")
+    key = {"Idempotency-Key": "theirs"}
+    study_id = secured.post(STUDIES, json=theirs, headers=admin | key).json()["id"]
+    for document in (theirs, build.document(project=PROJECT)):
+        refused = secured.post(STUDIES, json=document, headers=bound | key)
+        assert refused.status_code in (403, 409)
+        assert study_id not in refused.text
+    for used in ("theirs", "unused"):
+        for action in ("retry", "extend"):
+            path = f"{STUDIES}/{study_id}/{action}"
+            assert secured.post(path, json={}, headers=bound | {"Idempotency-Key": used}).status_code == 404
+
+
 def test_a_bound_administrator_stays_within_its_project(secured: Secured) -> None:
     headers = bearer(secured.secrets["bound-admin"])
     for body in ({"name": "x", "scope": "read"}, {"name": "x", "scope": "read", "project": "other"}):

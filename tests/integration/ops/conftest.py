@@ -77,8 +77,8 @@ class Home:
     def submit(self, name: str, **changes: object) -> str:
         """Accept a study for the stub driver; returns its id."""
         nonce = str(changes.pop("nonce", ""))
-        row, _ = submit(self.sessions, Submission(spec=stub_study(name, **changes), trials_expected=None, nonce=nonce))
-        return row.id
+        spec = stub_study(name, **changes)
+        return submit(self.sessions, Submission(spec=spec, trials_expected=None, nonce=nonce))[0]
 
     def row(self, study_id: str) -> StudyRow:
         """The study as stored, its result included."""

@@ -1,4 +1,4 @@
-"""A step under `torch.compile` is the step, and in one graph once an optimizer has begun.
+"""A step under `torch.compile` is the step, and one graph once an optimizer has begun (a graph for each step number).
 
 The backend `aot_eager` traces as the default one does, without a C++ compiler.
 """

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from optimizers.lamb import LAMB, lamb_reference
+from optimizers.elementwise import Batch
+from optimizers.lamb import LAMB, _adam_directions, _adam_directions_plainly, lamb_reference
 from tests.unit.optimizers.support import assert_close, descend, tensors
 
 PUBLISHED = {"lr": 0.01, "betas": (0.9, 0.99), "weight_decay": 0.1}
@@ -73,3 +74,16 @@ def test_bias_correction_is_taken_out_by_the_ratio() -> None:
 def test_bad_options_are_refused(bad: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="must be"):
         LAMB(tensors(), **bad)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("bias_correction", [True, False])
+def test_the_formulas_that_are_compiled_are_the_fused_kernel(bias_correction: bool) -> None:
+    """In either memory order of the gradient."""
+    runs = []
+    for directions_of in (_adam_directions, _adam_directions_plainly):
+        (gradient,) = tensors([(6, 4)])
+        states = [[torch.zeros(6, 4)], [torch.zeros(6, 4)]]
+        group = {"betas": (0.9, 0.99), "eps": 1e-3, "bias_correction": bias_correction}
+        batch = Batch(step=2, parameters=[torch.ones(6, 4)], gradients=[gradient.T.contiguous().T], states=states)
+        runs.append([*directions_of(batch, group), *states[0], *states[1]])
+    assert_close(*runs, tolerance=1e-6)
