@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from mutransfer.audit import Check
+from mutransfer.audit import AuditResult
 from mutransfer.base import Value
 from mutransfer.result import Interval, StudyResult
 
@@ -53,11 +53,11 @@ class NightTrial:
 
 @dataclass(frozen=True, kw_only=True)
 class NightData:
-    """Everything that one night measured. `audits`: the check of each μP arm, where the study asks for an audit."""
+    """Everything that one night measured. `audits`: of each μP arm by its name, where the study asks for audits."""
 
     result: StudyResult
     trials: tuple[NightTrial, ...]
-    audits: Mapping[str, Check] = field(default_factory=dict)
+    audits: Mapping[str, AuditResult] = field(default_factory=dict)
 
 
 class FigureKind(StrEnum):

@@ -8,8 +8,8 @@ simulated nights; docs/nights.md keeps what it printed.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from mutransfer.audit import Check
 from mutransfer.errors import ConflictError
+from mutransfer.night_audits import audit_figure
 from mutransfer.nights import UNITS, Figure, FigureKind, Judgement, Method, NightData, NightTrial, Sensitivity
 from mutransfer.paired import CurveChange, Estimate, curve_change, difference, from_intervals, seed_degrees
 from mutransfer.result import ArmResult, Curve, CurveRole, Interval, StudyResult
@@ -99,7 +99,7 @@ class _Comparison:
             yield self._throughput(arm.name)
         yield self._diverged()
         if self._night.audits:
-            yield self._audit()
+            yield audit_figure(self._night.audits, None if self._baseline is None else self._baseline.audits)
 
     def _pair(self, arm: str, curve: Curve, axis: str) -> _CurvePair:
         value = _axis_value(curve, axis)
@@ -202,22 +202,6 @@ class _Comparison:
         curve = _curve(self._baseline, trial.arm, trial.axis_value)
         edge = None if curve is None else curve.stability_edge_octaves
         return edge is not None and trial.lr_octaves <= edge - EDGE_OCTAVES
-
-    def _audit(self) -> Figure:
-        failing = sorted(arm for arm, check in self._night.audits.items() if check is Check.FAIL)
-        figure = Figure(kind=FigureKind.AUDIT, unit="arms", night=_count(len(failing)), method=Method.NONE)
-        said = f"the audit fails for {', '.join(failing)}" if failing else "no arm fails the audit"
-        if self._baseline is None or not self._baseline.audits:
-            return figure.model_copy(update={"reason": said})
-        then = self._baseline.audits
-        newly = [arm for arm in failing if then.get(arm) is Check.PASS]
-        reason = f"the audit fails for {', '.join(newly)}, which passed in the baseline" if newly else said
-        before = sum(check is Check.FAIL for check in then.values())
-        update = {
-            "baseline": _count(before), "change": _count(len(failing) - before), "tolerance": 0.0,
-            "method": Method.COUNTS, "flagged": bool(newly), "reason": reason,
-        }  # fmt: skip
-        return figure.model_copy(update=update)
 
 
 def _changed(

@@ -12,10 +12,10 @@ from math import log2
 import numpy as np
 
 from benchmarks.coverage import SHAPES
-from mutransfer.audit import Check
 from mutransfer.nights import NightData, NightTrial
 from mutransfer.plan import TrialRequest
 from mutransfer.spec import StudySpec
+from tests.audit_builders import audit_of
 from tests.studies import SyntheticStudy, three_arm_study
 
 ARMS = ("adamw-mup", "muon-mup")
@@ -52,6 +52,7 @@ class Fault:
 
 
 NOTHING = Fault()
+SOUND, BROKEN = (audit_of({"blocks.0.mlp.up.weight": power}) for power in (0.0, 1.0))
 
 
 def study_spec() -> StudySpec:
@@ -75,7 +76,7 @@ class World:
         rng = np.random.default_rng([self._truth.seed, 2, number])
         study = SyntheticStudy(self._spec, lambda request: self._loss(request, fault, rng))
         result = study.run()
-        audits = {arm: Check.FAIL if arm in fault.failed_audits else Check.PASS for arm in ARMS}
+        audits = {arm: BROKEN if arm in fault.failed_audits else SOUND for arm in ARMS}
         return NightData(result=result, trials=tuple(self._trials(study, fault, rng)), audits=audits)
 
     def _loss(self, request: TrialRequest, fault: Fault, rng: np.random.Generator) -> float | None:

@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from mutransfer.audit import AuditResult, Check
+from mutransfer.audit import AuditResult
 from mutransfer.errors import NotFoundError
 from mutransfer.nights import FigureKind, Judgement, NightData, NightTrial
 from mutransfer.plan import Phase
@@ -76,10 +76,10 @@ def _trial(
     )  # fmt: skip
 
 
-def _audits(session: Session, study_id: str) -> Mapping[str, Check]:
+def _audits(session: Session, study_id: str) -> Mapping[str, AuditResult]:
     query = select(PhaseRow.payload).where(
         PhaseRow.study_id == study_id, PhaseRow.name == Phase.AUDIT, PhaseRow.state == PhaseState.FINISHED
     )
     payload: Mapping[str, Any] = session.scalars(query).one_or_none() or {}
     found = [AuditResult.model_validate(audit) for audit in payload.get("audits", ())]
-    return {audit.arm.name: audit.check for audit in found if audit.arm.parametrization is Parametrization.MUP}
+    return {audit.arm.name: audit for audit in found if audit.arm.parametrization is Parametrization.MUP}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mutransfer.audit import Check
+from mutransfer.audit import AuditResult
 from mutransfer.errors import ConflictError
 from mutransfer.fit import fit_curve
 from mutransfer.nights import Figure, FigureKind, Judgement, Method, NightData, NightTrial, Sensitivity
@@ -18,10 +18,12 @@ from mutransfer.result import CurveRole, Interval
 from mutransfer.student import sign_tail, t_quantile, t_tail
 from mutransfer.throughput import PRIOR_NIGHTS, PRIOR_SD, speed_figure
 from mutransfer.trial import Observation
+from tests.audit_builders import audit_of
 from tests.studies import Answer, SyntheticStudy, drifting_sp, three_arm_study
 
 STRICT = Sensitivity()
 ARM = "adamw-mup"
+RIGHT = audit_of({"a": 0.0})
 
 
 @pytest.mark.parametrize("degrees", [1.0, 3.0, 7.5, 40.0])
@@ -146,7 +148,7 @@ def test_seeds_that_differ_do_not_pair_and_too_few_rates_are_not_compared() -> N
     assert curve_change(_curve(before), before, before[:6]).shift is None
 
 
-def _night(answer: Answer, *, audits: Mapping[str, Check] | None = None, speed: float = 1.0) -> NightData:
+def _night(answer: Answer, *, audits: Mapping[str, AuditResult] | None = None, speed: float = 1.0) -> NightData:
     study = SyntheticStudy(three_arm_study(search={"seeds": {"min": 2, "max": 2}}), answer)
     result = study.run()
     trials = tuple(
@@ -161,7 +163,7 @@ def _night(answer: Answer, *, audits: Mapping[str, Check] | None = None, speed: 
 
 @pytest.fixture(scope="module")
 def baseline() -> NightData:
-    return _night(drifting_sp(), audits={ARM: Check.PASS, "muon-mup": Check.UNDECIDED})
+    return _night(drifting_sp(), audits={ARM: RIGHT})
 
 
 def _judge(night: NightData, baseline: NightData | None) -> Judgement:
@@ -276,13 +278,16 @@ def test_trials_that_newly_diverge_are_flagged_beyond_chance_or_far_below_the_ed
     assert not flag(diverging(0, 0.0))
 
 
-def test_an_audit_that_passed_and_fails_is_flagged_and_an_undecided_one_is_not(baseline: NightData) -> None:
+def test_an_audit_that_passed_and_fails_is_flagged(baseline: NightData) -> None:
     same = drifting_sp()
-    broken = _flagged(_judge(_night(same, audits={ARM: Check.FAIL, "muon-mup": Check.UNDECIDED}), baseline))
+    broken = _flagged(_judge(_night(same, audits={ARM: audit_of({"a": 1.0})}), baseline))
     assert [(figure.kind, figure.reason) for figure in broken] == [
-        (FigureKind.AUDIT, f"the audit fails for {ARM}, which passed in the baseline")
+        (
+            FigureKind.AUDIT,
+            f"the audit fails for {ARM}: a (the change of weight goes as width^1.00 instead of width^0.00)",
+        )
     ]
-    assert not _judge(_night(same, audits={ARM: Check.PASS, "muon-mup": Check.FAIL}), baseline).flagged
+    assert not _judge(_night(same, audits={ARM: RIGHT}), baseline).flagged
 
 
 def test_nights_of_other_arms_are_refused(baseline: NightData) -> None:
