@@ -89,6 +89,17 @@ def served(application: FastAPI, *, port: int = 0) -> Iterator[str]:
         assert not thread.is_alive()
 
 
+def fail_study(store: DriverStore) -> str:
+    """Drive the small study into the failure of its one trial; returns the trial's key."""
+    trial = build.planned(store.study().spec)
+    store.mark_running()
+    store.begin_phase("search")
+    store.plan_trials("search", [trial])
+    store.record_failure(trial.key, attempt=3, traceback="ValueError: bad", final=True)
+    store.finish("failed", result=None, error="broken")
+    return trial.key
+
+
 def finish_study(store: DriverStore) -> None:
     """Drive the small study to its end: parabolas with their minimum at -5.5, but at -7 for SP at the target."""
     spec = store.study().spec

@@ -11,7 +11,7 @@ from service.db.session import reading
 from service.db.tables import TrialRow
 from service.studies.schemas import StudyRead
 from tests import study_builders as build
-from tests.integration.api_fixtures import ADDRESS, STUDIES, Api, finish_study
+from tests.integration.api_fixtures import ADDRESS, STUDIES, Api, fail_study, finish_study
 
 
 class _Through(Client):
@@ -29,15 +29,9 @@ def client(api: Api) -> Client:
 
 def given_up(api: Api, study_id: str) -> str:
     """Run the study into the failure of one trial; returns its key."""
-    store = api.drive()
-    trial = build.planned(store.study().spec)
-    store.mark_running()
-    store.begin_phase("search")
-    store.plan_trials("search", [trial])
-    store.record_failure(trial.key, attempt=3, traceback="ValueError: bad", final=True)
-    store.finish("failed", result=None, error="broken")
+    key = fail_study(api.drive())
     assert api.get(f"{STUDIES}/{study_id}").json()["trials_failed"] == 1
-    return trial.key
+    return key
 
 
 def test_pause_resume_cancel_retry(api: Api, client: Client) -> None:

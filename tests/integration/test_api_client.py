@@ -15,7 +15,7 @@ from service.db.leases import Leases
 from service.db.session import Sessions, make_engine, session_factory
 from service.settings import Settings
 from tests import study_builders as build
-from tests.integration.api_fixtures import finish_study, served
+from tests.integration.api_fixtures import fail_study, finish_study, served
 
 
 @pytest.fixture
@@ -122,28 +122,16 @@ def test_a_submission_whose_answer_is_lost_makes_one_study(client: Client, monke
     assert [item.id for item in client.list().items] == [study.id]
 
 
-def _run_into_failure(sessions: Sessions) -> str:
-    """Fails the study that waits, over one trial; returns the trial's key."""
-    store = _drive(sessions)
-    trial = build.planned(store.study().spec)
-    store.mark_running()
-    store.begin_phase("search")
-    store.plan_trials("search", [trial])
-    store.record_failure(trial.key, attempt=3, traceback="ValueError: bad", final=True)
-    store.finish("failed", result=None, error="broken")
-    return trial.key
-
-
 def test_actions_whose_answers_are_lost_are_done_once(
     client: Client, sessions: Sessions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(client_module, "RETRY_DELAYS_SECONDS", (0.01, 0.01, 0.01))
     study_id = client.submit(build.document()).id
     with Client(client.url, transport=_Flaky(3)) as flaky:
-        key = _run_into_failure(sessions)
+        key = fail_study(_drive(sessions))
         assert flaky.retry(study_id).revision == 2
     with Client(client.url, transport=_Flaky(3)) as flaky:
-        assert key == _run_into_failure(sessions)
+        assert key == fail_study(_drive(sessions))
         assert flaky.retry_trial(study_id, key).revision == 3
     with Client(client.url, transport=_Flaky(3)) as flaky:
         client.cancel(study_id)
