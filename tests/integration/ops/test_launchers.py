@@ -13,15 +13,20 @@ import httpx
 import pytest
 
 from mutransfer.errors import SpecError, TransientError
-from service.db.leases import Claim
+from mutransfer.spec import parse_study
+from service.db.leases import Claim, Leases
 from service.db.states import StudyState
+from service.db.studies import Submission, submit
+from service.dispatch.dispatcher import Dispatcher
 from service.dispatch.launchers import DriverHandle, Launcher, LocalLauncher
+from service.dispatch.ledger import Ledger
 from service.dispatch.ray_jobs import RayJobsLauncher
 from service.entrypoints import make_launcher
 from service.ports import free_port
 from service.processes import Child, end_all
 from service.settings import Settings
-from tests.integration.ops.conftest import REPOSITORY, is_running, wait_until
+from tests.integration.ops.conftest import REPOSITORY, Home, is_running, wait_until
+from tests.integration.ops.test_ops_end_to_end import TINY
 
 MODULE = "tests.integration.ops.launched"
 #: What the service knows and drivers must not.
@@ -140,6 +145,43 @@ def test_an_ended_driver_leaves_no_process(launcher: Launcher, tmp_path: Path) -
     sleep(0.2)
     assert not any(is_running(int(pid)) for pid in pids.read_text().split())
     assert ended(driver) in (0, -signal.SIGTERM)
+
+
+@pytest.fixture
+def on_cluster(head: str, sqlite_home: Home) -> Iterator[Dispatcher]:
+    """A dispatcher whose drivers are real ones, and jobs of the head."""
+    env = sqlite_home.environment(MUTRANSFER_STORAGE=str(sqlite_home.path / "storage"))
+    launcher = RayJobsLauncher(head, env=env, entrypoint=f"{sys.executable} -m workers.driver", timeout_seconds=120.0)
+    made = Dispatcher(
+        leases=Leases(sqlite_home.sessions), ledger=Ledger(sqlite_home.sessions), launcher=launcher,
+        finish=sqlite_home.finish, ttl_seconds=60.0, limit=1,
+    )  # fmt: skip
+    yield made
+    made.shutdown()
+    launcher.close()
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(600)
+def test_a_real_study_is_driven_as_a_job_and_trains_on_its_cluster(
+    head: str, sqlite_home: Home, on_cluster: Dispatcher
+) -> None:
+    study_id, _ = submit(sqlite_home.sessions, Submission(spec=parse_study(TINY), trials_expected=None))
+
+    def ended() -> bool:
+        on_cluster.tick()
+        return StudyState(sqlite_home.row(study_id).state).is_final and not on_cluster.driving
+
+    wait_until(ended, seconds=500.0, what="the end of the study and of its job")
+    row = sqlite_home.row(study_id)
+    assert (row.state, row.error) == (StudyState.COMPLETED, "")
+    assert row.result is not None
+    assert [curve["width"] for curve in row.result["arms"][0]["curves"]] == [16, 64]
+    jobs = httpx.get(f"{head}/api/jobs/").json()
+    (job,) = [job for job in jobs if job["submission_id"].startswith(study_id)]
+    assert job["status"] == "SUCCEEDED"
+    actors = httpx.get(f"{head}/api/v0/actors").json()["data"]["result"]["result"]
+    assert job["job_id"] in {actor["job_id"] for actor in actors}
 
 
 def test_a_head_that_is_away_is_the_machines_fault() -> None:
