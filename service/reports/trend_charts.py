@@ -21,6 +21,7 @@ _TITLES = {
     FigureKind.AUDIT: ("arms that fail the audit", "arms"),
 }
 _NOTE = "One point a judged night with its 95 % interval. A ringed point is flagged: its hover says why."
+MINUTE_MS = 60_000.0
 _MARKERS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "pentagon", "hexagon", "star")
 
 
@@ -60,7 +61,7 @@ def _chart(trend: TrendRead, kind: FigureKind, theme: Theme) -> Chart:
 
 def _name(series: TrendSeries) -> str:
     parts = [part for part in (series.arm, series.axis_value) if part is not None]
-    return ", ".join(str(part) for part in parts) or "all arms"
+    return " at ".join(str(part) for part in parts) or "all arms"
 
 
 def _colours(shown: Sequence[TrendSeries], theme: Theme) -> dict[str | None, str]:
@@ -101,6 +102,12 @@ def _length(upper: float | None, lower: float | None) -> float:
     return 0.0 if upper is None or lower is None else max(upper - lower, 0.0)
 
 
+def _day(shown: Sequence[TrendSeries]) -> str:
+    """How a night is named: by its day, and its time where one day has two."""
+    nights = {point.fire_at for series in shown for point in series.points}
+    return "%d %b" if len({night.date() for night in nights}) == len(nights) else "%d %b %H:%M"
+
+
 def _at(moment: datetime) -> float:
     """Milliseconds: a number axis draws the same in every place that draws, a date axis does not."""
     return moment.timestamp() * 1000
@@ -112,10 +119,10 @@ def _x_axis(shown: Sequence[TrendSeries], theme: Theme, *, most: int) -> Json:
     step = -(-len(nights) // most) or 1
     ticks = nights[::-1][::step][::-1]
     span = [_at(nights[0]), _at(nights[-1])]
-    pad = max((span[1] - span[0]) * 0.04, 3.6e6)
+    pad = (span[1] - span[0]) * 0.04 or MINUTE_MS
     return axis(
         theme, "night (UTC)", tickmode="array", tickvals=[_at(night) for night in ticks],
-        ticktext=[f"{night:%d %b}" for night in ticks], range=[span[0] - pad, span[1] + pad], showgrid=False,
+        ticktext=[night.strftime(_day(shown)) for night in ticks], range=[span[0] - pad, span[1] + pad], showgrid=False,
     )  # fmt: skip
 
 
@@ -134,7 +141,7 @@ def _y_axis(shown: Sequence[TrendSeries], kind: FigureKind, theme: Theme) -> Jso
 def _hover(series: TrendSeries, point: TrendPoint) -> str:
     whole = Interval(value=point.value or 0.0, low=point.low, high=point.high)
     said = [
-        f"{_name(series)}, {point.fire_at:%d %b %Y}",
+        f"{_name(series)}, {point.fire_at:%d %b %Y %H:%M}",
         f"{numbers.interval(whole, sign=False, digits=3)} {series.unit}",
     ]
     if point.change is not None:
@@ -144,13 +151,24 @@ def _hover(series: TrendSeries, point: TrendPoint) -> str:
 
 def _title(shown: Sequence[TrendSeries], kind: FigureKind) -> str:
     what = _TITLES[kind][0]
-    flags = [(point.fire_at, _name(s)) for s in shown for point in s.points if point.flagged]
+    flags = [point.fire_at for series in shown for point in series.points if point.flagged]
     nights = len({point.night for s in shown for point in s.points})
     if not flags:
         return f"The {what} holds over {nights} {'night' if nights == 1 else 'nights'}"
-    last = max(at for at, _ in flags)
-    who = numbers.listed(sorted({name for at, name in flags if at == last}))
-    return f"The {what} was flagged on {last:%d %b}: {who}"
+    last = max(flags)
+    return f"The {what} was flagged on {last.strftime(_day(shown))}: {_who(shown, last)}"
+
+
+def _who(shown: Sequence[TrendSeries], night: datetime) -> str:
+    """The figures flagged in a night, arm by arm: `adamw-mup at 64 and 128; muon-mup at 128`."""
+    sizes: dict[str | None, list[str]] = {}
+    for series in shown:
+        if any(point.flagged and point.fire_at == night for point in series.points):
+            own = sizes.setdefault(series.arm, [])
+            own.extend([] if series.axis_value is None else [str(series.axis_value)])
+    return "; ".join(
+        " at ".join([arm or "all arms", *([numbers.listed(own)] if own else [])]) for arm, own in sizes.items()
+    )
 
 
 def _table(shown: Sequence[TrendSeries], kind: FigureKind) -> Table:
