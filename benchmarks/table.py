@@ -100,6 +100,7 @@ STUDIES: dict[str, tuple[Sequence[Arm], tuple[int, int], Mapping[str, Any]]] = {
         (-7, -3),
         {},
     ),
+    "muon-256": (_pair("muon"), (-6, -2), {"widths": {"base": 64, "proxy": [32, 64], "targets": [128, 256]}}),
     "soap-256": (
         (_arm("soap", name="derived", rule="derived", options=PLAIN),),
         (-8, -4),
