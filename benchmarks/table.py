@@ -247,7 +247,7 @@ HEAD = """# Transfer table
 
 Every optimizer under SP and μP: how far the optimal learning rate moves from the largest proxy to the largest target,
 and what the rate recorded at the proxy costs there. Printed by `python -m benchmarks.table --render` from the documents
-in [docs/results/table](results/table); `python -m benchmarks.table` runs what is missing (about two hours on two cores,
+in [docs/results/table](results/table); `python -m benchmarks.table` runs what is missing (eight hours on two cores,
 resumable). Unless a document says otherwise two blocks, 150 steps of 512 tokens and two seeds, or up to four where two
 left it open; 95 % intervals; tolerances 1 octave and 0.01 nats. `standard` is the study in examples/standard.yaml.
 

@@ -67,9 +67,10 @@ def run_study(url: str, study: Path, report: Path) -> int:
     return subprocess.call([*CLI, "run", str(study), "--url", url, "--report", str(report)])
 
 
-def stay(service: Child, url: str, log: Path) -> None:
+def stay(service: Child, url: str, log: Path, home: Path) -> None:
     """Keep serving until Ctrl-C. Raises SystemExit when the service ends by itself."""
     say(f"\nThe dashboard stays up at {url} until Ctrl-C.")
+    say(f"In another terminal: export MUTRANSFER_HOME={home}; .venv/bin/mutransfer list")
     try:
         while service.poll() is None:
             time.sleep(0.5)
@@ -103,7 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say(f"dashboard  {url}")
         status = run_study(url, options.study, options.reports / options.study.stem)
         if sys.stdin.isatty() and sys.stdout.isatty():
-            stay(service, url, log)
+            stay(service, url, log, options.home.resolve())
         return status
     except KeyboardInterrupt:
         return 130

@@ -44,8 +44,8 @@ def register(app: typer.Typer) -> None:
 def recipe(
     study_id: StudyId,
     width: Annotated[int, typer.Option("--width", "-w", min=1, help="Width of the model to train.")],
-    depth: Annotated[int | None, typer.Option(min=1, help="Depth [the study's].")] = None,
-    arm: Annotated[str | None, typer.Option(help="Arm [the best that transfers].")] = None,
+    depth: Annotated[int | None, typer.Option(min=1, help="Depth (the study's).")] = None,
+    arm: Annotated[str | None, typer.Option(help="Arm (the best that transfers).")] = None,
     form: Annotated[RecipeFormat, typer.Option("--format", "-f", help="How to write it.")] = RecipeFormat.TABLE,
     url: Url = None,
 ) -> None:
@@ -88,7 +88,7 @@ def judge(
     drift_tolerance: Annotated[float, typer.Option(help="τ in octaves.")] = 1.0,
     regret_tolerance: Annotated[float, typer.Option(help="ρ in nats per token.")] = 0.01,
     proxy: Annotated[
-        int | None, typer.Option(help="Width whose optimum is transferred [a quarter of the largest].")
+        int | None, typer.Option(help="Width whose optimum is transferred (a quarter of the largest).")
     ] = None,
     json: Json = False,
 ) -> None:
@@ -139,7 +139,7 @@ def plan(file: StudyFile, url: Url = None, fresh: Fresh = False, json: Json = Fa
 def verify(
     study_id: StudyId,
     from_mlflow: Annotated[bool, typer.Option("--from-mlflow", help="Judge from MLflow's runs alone.")] = True,
-    mlflow_url: Annotated[str | None, typer.Option(help="MLflow's address [the one the study names].")] = None,
+    mlflow_url: Annotated[str | None, typer.Option(help="MLflow's address (the one the study names).")] = None,
     url: Url = None,
     json: Json = False,
 ) -> None:

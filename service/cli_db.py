@@ -16,7 +16,7 @@ db = typer.Typer(no_args_is_help=True, help="Upgrade, copy, back up, restore and
 
 Url = Annotated[
     str | None,
-    typer.Option("--database-url", envvar="MUTRANSFER_DATABASE_URL", help="The database [SQLite in the home]."),
+    typer.Option("--database-url", envvar="MUTRANSFER_DATABASE_URL", help="The database (SQLite in the home)."),
 ]
 File = Annotated[Path, typer.Argument(help="The backup's file.", show_default=False)]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]

@@ -42,7 +42,7 @@ def report(
     study_id: StudyId,
     url: Url = None,
     form: Annotated[
-        list[ReportForm] | None, typer.Option("--format", "-f", help="Only this form; may be repeated [all].")
+        list[ReportForm] | None, typer.Option("--format", "-f", help="Only this form; may be repeated (all).")
     ] = None,
     folder: Annotated[Path, typer.Option("--output", "-o", help="Folder to write to.")] = Path(),
 ) -> None:
@@ -68,12 +68,12 @@ def export(
     ] = "trials",
     url: Url = None,
     form: Annotated[
-        ExportForm | None, typer.Option("--format", "-f", help="csv or parquet [csv]; charts: svg, png or pdf [svg].")
+        ExportForm | None, typer.Option("--format", "-f", help="csv or parquet (csv); charts: svg, png or pdf (svg).")
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="File to write, `-` for standard output [WHAT.FORMAT].")
+        Path | None, typer.Option("--output", "-o", help="File to write, `-` for standard output (WHAT.FORMAT).")
     ] = None,
-    theme: Annotated[str | None, typer.Option(help="Of a chart: light or dark [light].")] = None,
+    theme: Annotated[str | None, typer.Option(help="Of a chart: light or dark (light).")] = None,
     arm: Annotated[str | None, typer.Option(help="Whose training curves or audit a chart shows.")] = None,
 ) -> None:
     """Write the trials or the fits of a study as CSV or parquet, or one of its charts as an image."""

@@ -17,9 +17,9 @@ def register(app: typer.Typer) -> None:
 
 
 def up(
-    home: Annotated[Path | None, typer.Option(help="Folder for everything that is written [~/.mutransfer].")] = None,
-    port: Annotated[int | None, typer.Option(help="Port of the service; 0 for any free one [8400].")] = None,
-    host: Annotated[str | None, typer.Option(help="Address to bind [127.0.0.1]. Any other needs a token.")] = None,
+    home: Annotated[Path | None, typer.Option(help="Folder for everything that is written (~/.mutransfer).")] = None,
+    port: Annotated[int | None, typer.Option(help="Port of the service; 0 for any free one (8400).")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to bind (127.0.0.1). Any other needs a token.")] = None,
     token: Annotated[bool, typer.Option("--token", help="Ask callers for a token (always so under Slurm).")] = False,
     mlflow: Annotated[bool, typer.Option(help="Run an MLflow server too.")] = True,
     max_studies: Annotated[int, typer.Option(min=1, help="How many studies run at once.")] = 1,

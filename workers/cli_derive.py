@@ -8,6 +8,9 @@ import typer
 
 from mutransfer.errors import SpecError
 
+#: An interval wider than this could be that of another simple fraction.
+TELLING = 0.5
+
 if TYPE_CHECKING:  # `mutransfer --help` imports this module: torch waits for the command
     from mutransfer.published import PublishedRule
     from mutransfer.update_law import Exponent, UpdateLaw
@@ -113,14 +116,21 @@ def _text(optimizer: str, options: dict[str, Any], law: "UpdateLaw", published: 
         f"LR multiplier under μP: {law.rule}",
     ]
     if published is not None:
-        verdict = "the same" if published.formula == law.rule else "the measurement disputes it"
-        lines.append(f"published ({published.source}): {published.formula}, {verdict}")
+        lines.append(f"published ({published.source}): {published.formula}, {_comparison(law, published)}")
     lines.append(_arm(optimizer, options, law))
     if None in (law.out_exponent.snapped, law.in_exponent.snapped):
         lines.append(
             "an exponent is no simple fraction: the rule uses it as measured; more seeds or larger sides may tell"
         )
     return "\n".join(lines)
+
+
+def _comparison(law: "UpdateLaw", published: "PublishedRule") -> str:
+    if published.formula == law.rule:
+        return "the same"
+    if any(exponent.high - exponent.low > TELLING for exponent in (law.out_exponent, law.in_exponent)):
+        return "which these intervals are too wide to dispute: more seeds or larger sides may tell"
+    return "the measurement disputes it"
 
 
 def _arm(optimizer: str, options: dict[str, Any], law: "UpdateLaw") -> str:

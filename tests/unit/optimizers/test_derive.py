@@ -76,8 +76,8 @@ def test_the_same_seed_measures_the_same_and_seeds_differ() -> None:
     assert first[0].norm != first[4].norm
 
 
-def _derive(*arguments: str) -> Any:
-    return CliRunner().invoke(APP, ["derive", *arguments, "--sides", "32,64,128", "--seeds", "4"])
+def _derive(*arguments: str, sides: str = "32,64,128", seeds: int = 4) -> Any:
+    return CliRunner().invoke(APP, ["derive", *arguments, "--sides", sides, "--seeds", str(seeds)])
 
 
 def test_the_command_prints_the_rule_and_an_arm() -> None:
@@ -110,6 +110,8 @@ def test_what_is_published(optimizer: Algorithm, options: dict[str, Any], rule: 
 
 def test_a_dispute_with_the_published_rule_is_told() -> None:
     assert "published (G26: 1): 1, the measurement disputes it" in _derive("optimizers.lamb:LAMB").stdout
+    wide = _derive("optimizers.lamb:LAMB", sides="8,16", seeds=2).stdout
+    assert "published (G26: 1): 1, which these intervals are too wide to dispute" in wide
     told = json.loads(_derive("torch.optim:AdamW", "--json").stdout)["published"]
     assert (told["formula"], told["agrees"]) == ("1 / r_in", True)
     assert json.loads(_derive("torch.optim:NAdam", "--json").stdout)["published"] is None
