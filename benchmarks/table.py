@@ -247,9 +247,10 @@ HEAD = """# Transfer table
 
 Every optimizer under SP and μP: how far the optimal learning rate moves from the largest proxy to the largest target,
 and what the rate recorded at the proxy costs there. Printed by `python -m benchmarks.table --render` from the documents
-in [docs/results/table](results/table); `python -m benchmarks.table` runs what is missing (eight hours on two cores,
-resumable). Unless a document says otherwise two blocks, 150 steps of 512 tokens and two seeds, or up to four where two
-left it open; 95 % intervals; tolerances 1 octave and 0.01 nats. `standard` is the study in examples/standard.yaml.
+in [docs/results/table](results/table), which took {hours:.1f} device-hours; `python -m benchmarks.table` runs what is
+missing, and may be stopped. Unless a document says otherwise two blocks, 150 steps of 512 tokens and two seeds, or up
+to four where two left it open; 95 % intervals; tolerances 1 octave and 0.01 nats. `standard` is the study in
+examples/standard.yaml.
 
 """
 COLUMNS = (
@@ -263,12 +264,17 @@ def render() -> str:
     kept = [name for name in STUDIES if (RESULTS / f"{name}.json").exists()]
     rows = [*_standard(), *(row for name in kept for row in _rows(name))]
     missing = [name for name in STUDIES if not (RESULTS / f"{name}.json").exists()]
-    return HEAD + table(COLUMNS, rows, missing=missing)
+    return HEAD.format(hours=sum(_device_hours(name) for name in kept)) + table(COLUMNS, rows, missing=missing)
 
 
 def _rows(name: str) -> Iterator[tuple[str, ...]]:
     kept = json.loads((RESULTS / f"{name}.json").read_text())
     return _rows_of(name, StudyResult.model_validate(kept["result"]), kept["date"])
+
+
+def _device_hours(name: str) -> float:
+    kept = json.loads((RESULTS / f"{name}.json").read_text())
+    return StudyResult.model_validate(kept["result"]).cost.device_seconds / 3600.0
 
 
 def _standard() -> Iterator[tuple[str, ...]]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from mutransfer.audit import AuditResult, Check, Exponent, Quantity
-from mutransfer.nights import Figure, FigureKind, Method
+from mutransfer.nights import Figure, FigureKind, Method, counted
 from mutransfer.result import Interval
 
 _WORDS = {
@@ -37,14 +37,14 @@ class _Moved:
 def audit_figure(now: Mapping[str, AuditResult], then: Mapping[str, AuditResult] | None) -> Figure:
     """How many of the arms in `now` fail, compared arm by arm where there are audits `then`."""
     failing = sorted(arm for arm, audit in now.items() if audit.check is Check.FAIL)
-    figure = Figure(kind=FigureKind.AUDIT, unit="arms", night=_count(len(failing)), method=Method.NONE)
+    figure = Figure(kind=FigureKind.AUDIT, unit="arms", night=counted(len(failing)), method=Method.NONE)
     said = f"the audit fails for {', '.join(failing)}" if failing else "no arm fails the audit"
     if not then:
         return figure.model_copy(update={"reason": said})
     reasons = [reason for arm in failing if arm in then and (reason := _reason(arm, then[arm], now[arm]))]
     before = sum(audit.check is Check.FAIL for audit in then.values())
     update = {
-        "baseline": _count(before), "change": _count(len(failing) - before), "tolerance": 0.0,
+        "baseline": counted(before), "change": counted(len(failing) - before), "tolerance": 0.0,
         "method": Method.COUNTS, "flagged": bool(reasons),
         "reason": f"the audit fails for {'; '.join(reasons)}" if reasons else said,
     }  # fmt: skip
@@ -84,7 +84,3 @@ def _below(one: Interval, other: Interval) -> bool:
 
 def _power(measured: Interval | None) -> str:
     return "" if measured is None else f"width^{measured.value:.2f}"
-
-
-def _count(value: int) -> Interval:
-    return Interval(value=float(value), low=float(value), high=float(value))

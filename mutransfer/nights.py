@@ -117,6 +117,11 @@ class Figure(Value):
         return "/".join(str(part) for part in parts if part is not None)
 
 
+def counted(value: int) -> Interval:
+    """A number of trials or arms, which is known exactly."""
+    return Interval(value=float(value), low=float(value), high=float(value))
+
+
 class Judgement(Value):
     """A night judged, once. `flags` are the reasons of the flagged figures; a first night has no baseline and none."""
 

@@ -10,7 +10,17 @@ from dataclasses import dataclass
 
 from mutransfer.errors import ConflictError
 from mutransfer.night_audits import audit_figure
-from mutransfer.nights import UNITS, Figure, FigureKind, Judgement, Method, NightData, NightTrial, Sensitivity
+from mutransfer.nights import (
+    UNITS,
+    Figure,
+    FigureKind,
+    Judgement,
+    Method,
+    NightData,
+    NightTrial,
+    Sensitivity,
+    counted,
+)
 from mutransfer.paired import CurveChange, Estimate, curve_change, difference, from_intervals, seed_degrees
 from mutransfer.result import ArmResult, Curve, CurveRole, Interval, StudyResult
 from mutransfer.student import sign_tail
@@ -177,7 +187,7 @@ class _Comparison:
     def _diverged(self) -> Figure:
         now = {_place(t): t for t in self._night.trials}
         count = sum(t.loss_nats is None for t in now.values())
-        figure = Figure(kind=FigureKind.DIVERGED, unit="trials", night=_count(count), method=Method.NONE)
+        figure = Figure(kind=FigureKind.DIVERGED, unit="trials", night=counted(count), method=Method.NONE)
         if self._baseline is None:
             return figure.model_copy(update={"reason": f"{count} trials diverged"})
         then = {_place(t): t for t in self._baseline.trials}
@@ -193,7 +203,7 @@ class _Comparison:
             f"{len(fell)} newly, {len(early)} of them an octave or more below the edge of stability"
         )
         update = {
-            "baseline": _count(before), "change": _count(len(fell) - len(rose)), "tolerance": 0.0,
+            "baseline": counted(before), "change": counted(len(fell) - len(rose)), "tolerance": 0.0,
             "method": Method.COUNTS, "flagged": not by_chance or len(early) >= EDGE_TRIALS, "reason": reason,
         }  # fmt: skip
         return figure.model_copy(update=update)
@@ -247,10 +257,6 @@ def _curve(data: NightData | None, arm: str, value: int) -> Curve | None:
 
 def _place(trial: NightTrial) -> tuple[str, int, float, int]:
     return trial.arm, trial.axis_value, round(trial.lr_octaves, 4), trial.seed
-
-
-def _count(value: int) -> Interval:
-    return Interval(value=float(value), low=float(value), high=float(value))
 
 
 def _span(interval: Interval) -> str:

@@ -10,6 +10,11 @@ from mutransfer.errors import SpecError
 
 #: An interval wider than this could be that of another simple fraction.
 TELLING = 0.5
+_SAID = {
+    True: "the same",
+    False: "the measurement disputes it",
+    None: "which these intervals are too wide to dispute: more seeds or larger sides may tell",
+}
 
 if TYPE_CHECKING:  # `mutransfer --help` imports this module: torch waits for the command
     from mutransfer.published import PublishedRule
@@ -41,7 +46,7 @@ def derive(
     law = _measured(optimizer, options, Probe(sides=_sides(sides), seeds=seeds))
     published = _published(optimizer, options)
     if as_json:
-        told = None if published is None else asdict(published) | {"agrees": published.formula == law.rule}
+        told = None if published is None else asdict(published) | {"agrees": _agrees(law, published)}
         typer.echo(json.dumps(law.model_dump(mode="json") | {"rule": law.rule, "published": told}, indent=2))
         return
     typer.echo(_text(optimizer, options, law, published))
@@ -116,7 +121,7 @@ def _text(optimizer: str, options: dict[str, Any], law: "UpdateLaw", published: 
         f"LR multiplier under μP: {law.rule}",
     ]
     if published is not None:
-        lines.append(f"published ({published.source}): {published.formula}, {_comparison(law, published)}")
+        lines.append(f"published ({published.source}): {published.formula}, {_SAID[_agrees(law, published)]}")
     lines.append(_arm(optimizer, options, law))
     if None in (law.out_exponent.snapped, law.in_exponent.snapped):
         lines.append(
@@ -125,12 +130,12 @@ def _text(optimizer: str, options: dict[str, Any], law: "UpdateLaw", published: 
     return "\n".join(lines)
 
 
-def _comparison(law: "UpdateLaw", published: "PublishedRule") -> str:
+def _agrees(law: "UpdateLaw", published: "PublishedRule") -> bool | None:
+    """Whether the measured rule is the published one; None where another one could be within its intervals."""
     if published.formula == law.rule:
-        return "the same"
-    if any(exponent.high - exponent.low > TELLING for exponent in (law.out_exponent, law.in_exponent)):
-        return "which these intervals are too wide to dispute: more seeds or larger sides may tell"
-    return "the measurement disputes it"
+        return True
+    wide = any(exponent.high - exponent.low > TELLING for exponent in (law.out_exponent, law.in_exponent))
+    return None if wide else False
 
 
 def _arm(optimizer: str, options: dict[str, Any], law: "UpdateLaw") -> str:

@@ -53,7 +53,8 @@ def _act(context: Context, study_id: str, action: Callable[[Session], StudyRow])
 
 
 def _act_once(context: Context, study_id: str, action: Callable[[Session], StudyRow], asked: Asked) -> StudyRead:
-    _read(context, study_id)  # who may not see the study learns nothing of the keys that were used for it
+    with reading(context.sessions) as session:
+        studies.get(session, study_id)  # who may not see the study learns nothing of the keys that were used for it
     once(context.sessions, asked, action)
     return _read(context, study_id)
 
@@ -123,10 +124,11 @@ def extend_study(
     made: Extension = extension(base, changes)
     check_study(made.spec, context.settings)
     expected = estimate_study(made.spec).trials_expected
-    return _act_once(
-        context, study_id,
-        lambda session: actions.extend(session, study_id, made, base=base, trials_expected=expected), asked,
+    once(
+        context.sessions, asked,
+        lambda session: actions.extend(session, study_id, made, base=base, trials_expected=expected),
     )  # fmt: skip
+    return _read(context, study_id)
 
 
 @router.post(
